@@ -1,0 +1,128 @@
+"""CLIP image tower as a token encoder, with attention un-fused so that LoRA reaches every projection (Eq. 1, 3)."""
+
+import re
+
+import torch
+import torch.nn.functional as F
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from . import SDDError
+
+PROJECTIONS = ("q", "k", "v", "out")
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention as four plain Linears; takes the place of `nn.MultiheadAttention` in a CLIP block.
+
+    peft's own LoRA on the fused module applies the output delta twice and ignores dropout, so the projections are laid
+    open first. x: (B, 1+N, D) -> (B, 1+N, D), within 1e-6 of the fused original.
+    """
+
+    def __init__(self, fused: nn.MultiheadAttention):
+        super().__init__()
+        if fused.in_proj_weight is None or not fused.batch_first:
+            raise SDDError("this CLIP tower's attention is not a batch-first self-attention; use open_clip >=3.3,<4")
+        d, self.heads = fused.embed_dim, fused.num_heads
+        weights, biases = fused.in_proj_weight.detach().chunk(3), fused.in_proj_bias.detach().chunk(3)
+        for name, weight, bias in zip("qkv", weights, biases, strict=True):
+            setattr(self, name, _linear(weight, bias))
+        self.out = _linear(fused.out_proj.weight.detach(), fused.out_proj.bias.detach())
+        self.head_width = d // self.heads
+
+    def forward(self, x: Tensor, *_unused, **_flags) -> tuple[Tensor, None]:
+        B, L, D = x.shape
+        q, k, v = (p(x).view(B, L, self.heads, self.head_width).transpose(1, 2) for p in (self.q, self.k, self.v))
+        y = F.scaled_dot_product_attention(q, k, v)  # (B, heads, 1+N, D/heads)
+        return self.out(y.transpose(1, 2).reshape(B, L, D)), None
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """A Linear that holds copies of the given (out, in) weight and (out,) bias."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    layer.weight, layer.bias = nn.Parameter(weight.clone()), nn.Parameter(bias.clone())
+    return layer
+
+
+def resize_positions(table: Tensor, grid: int) -> Tensor:
+    """Positional table for a grid*grid image from one for another square grid; the CLS row stays.
+
+    table: (1+N, D) -> (1+grid*grid, D), bicubic with antialiasing, as open_clip resizes when it loads weights.
+    """
+    cls, patches = table[:1], table[1:]
+    old = int(len(patches) ** 0.5)
+    if old == grid:
+        return table
+    patches = patches.T.reshape(1, -1, old, old)  # (1, D, g, g)
+    patches = F.interpolate(patches, size=(grid, grid), mode="bicubic", antialias=True, align_corners=False)
+    return torch.cat([cls, patches[0].flatten(1).T])  # (1+N, D)
+
+
+class Backbone(nn.Module):
+    """CLIP's image tower, frozen, giving all tokens of the last block (Eq. 1: without LoRA, Eq. 3: with).
+
+    visual: an open_clip `VisionTransformer`; it is taken over and changed. image_size: side in pixels, a multiple of
+    the patch. norm: "ln_post" passes every token through CLIP's own final LayerNorm, "none" leaves the raw
+    residual stream (the authors' release). Attributes: D (token width), g (grid side), N = g*g.
+    """
+
+    def __init__(self, visual: nn.Module, image_size: int, norm: str = "ln_post"):
+        super().__init__()
+        patch = visual.conv1.kernel_size[0]
+        if image_size % patch:
+            raise SDDError(f"image_size {image_size} is not a multiple of the backbone's patch of {patch} px; choose one")
+        if norm not in ("ln_post", "none"):
+            raise SDDError(f"token norm {norm!r} is unknown; use 'ln_post' or 'none'")
+        self.visual, self.image_size, self.norm = visual.requires_grad_(False).eval(), image_size, norm
+        self.g = image_size // patch
+        self.N, self.D = self.g**2, visual.conv1.out_channels
+        table = visual.positional_embedding.detach()
+        visual.positional_embedding = nn.Parameter(resize_positions(table, self.g), requires_grad=False)
+        for block in visual.transformer.resblocks:
+            block.attn = Attention(block.attn)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        return self.visual.transformer.resblocks
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, 3, H, W), CLIP-normalised -> tokens (B, 1+N, D), CLS first."""
+        if x.shape[-2:] != (self.image_size, self.image_size):
+            raise SDDError(f"images are {tuple(x.shape[-2:])}, the backbone was set up for {self.image_size} px: crop first")
+        v = self.visual
+        patches = v.conv1(x).flatten(2).transpose(1, 2)  # (B, N, D)
+        cls = v.class_embedding.expand(len(x), 1, -1)
+        t = v.transformer(v.ln_pre(torch.cat([cls, patches], 1) + v.positional_embedding))
+        return v.ln_post(t) if self.norm == "ln_post" else t
+
+    def embed(self, cls: Tensor) -> Tensor:
+        """CLIP's image embedding (B, E) from a CLS token (B, D): the feature of UnivFD's linear probe."""
+        cls = cls if self.norm == "ln_post" else self.visual.ln_post(cls)
+        return cls @ self.visual.proj
+
+    def add_lora(self, r: int = 6, alpha: int = 6, dropout: float = 0.0, blocks: int | None = None) -> int:
+        """Put LoRA on the q, k, v and out projections of the last `blocks` blocks (None: all); Sec. 3.2 and 4.1.
+
+        Returns the number of trainable values: blocks * 4 * 2 * r * D. LoRA starts as the identity (B = 0).
+        """
+        depth = len(self.blocks)
+        if blocks is not None and not 1 <= blocks <= depth:
+            raise SDDError(f"LoRA on {blocks} blocks is impossible: the backbone has {depth}; choose 1..{depth}")
+        first = 0 if blocks is None else depth - blocks
+        names = "|".join(str(i) for i in range(first, depth))
+        pattern = rf".*resblocks\.({names})\.attn\.({'|'.join(PROJECTIONS)})"
+        config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=pattern, bias="none")
+        inject_adapter_in_model(config, self.visual)
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    def lora_layers(self) -> dict[str, LoraLayer]:
+        """The adapted projections by short name ("11.q" is block 11's query)."""
+        found = {n: m for n, m in self.visual.named_modules() if isinstance(m, LoraLayer)}
+        return {re.sub(r".*resblocks\.(\d+)\.attn\.", r"\1.", n): m for n, m in found.items()}
+
+    def merge_lora(self) -> None:
+        """Fold s*B@A into the frozen weights, for scoring: the encoder then costs what plain CLIP costs."""
+        for layer in self.lora_layers().values():
+            if not layer.merged:
+                layer.merge()

@@ -1,0 +1,1 @@
+"""Systems to stand SDD against, one a file."""

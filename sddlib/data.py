@@ -1,0 +1,141 @@
+"""From a manifest or a folder to normalised crops: Sample -> decode -> crop -> CLIP mean/std -> (3, H, W)."""
+
+import csv
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from . import SDDError
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+MEAN, STD = (torch.tensor(t).view(3, 1, 1) for t in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a benchmark. label: 1 = fake. photo: the photograph it shows, the unit of splits and bootstraps."""
+
+    path: Path
+    label: int
+    generator: str
+    family: str
+    split: str
+    photo: str
+
+
+def read_manifest(path: str | Path, splits: tuple[str, ...] | None = None) -> list[Sample]:
+    """The rows of a manifest CSV in file order; image paths are relative to the manifest. splits: keep only these."""
+    path = Path(path)
+    if not path.is_file():
+        raise SDDError(f"manifest {path} is missing; give the path of a CSV with path,label,generator,family,split,photo")
+    with path.open(newline="") as f:
+        rows = list(csv.DictReader(f))
+    columns = ("label", "generator", "family", "split", "photo")
+    absent = [c for c in ("path", *columns) if rows and c not in rows[0]]
+    if not rows or absent:
+        raise SDDError(f"manifest {path} has no " + (f"column {absent[0]!r}" if absent else "rows") + "; mend the CSV")
+    if any(r["label"] not in ("0", "1") for r in rows):
+        raise SDDError(f"manifest {path} has a label that is neither 0 (real) nor 1 (fake); mend the CSV")
+    samples = [Sample(path.parent / r["path"], int(r["label"]), *(r[c] for c in columns[1:])) for r in rows]
+    check_splits(samples, path)
+    return [s for s in samples if splits is None or s.split in splits]
+
+
+def check_splits(samples: list[Sample], name) -> None:
+    """Refuse a photograph that lies on both sides of training, validation and test. `dev` shares validation's."""
+    where: dict[str, str] = {}
+    for s in samples:
+        side = "val" if s.split == "dev" else s.split
+        if where.setdefault(s.photo, side) != side:
+            raise SDDError(f"{name}: photograph {s.photo!r} is in {where[s.photo]} and in {side}; keep it in one split")
+
+
+def data_hash(samples: list[Sample]) -> str:
+    """sha256 over names, labels and splits in order: which data a detector saw."""
+    lines = "\n".join(f"{s.path.name},{s.label},{s.generator},{s.split}" for s in samples)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def scan_paths(paths: list[str | Path]) -> list[Path]:
+    """Files as given, and the image files below each folder, sorted. A path that does not exist is kept for its error row."""
+    found: list[Path] = []
+    for p in map(Path, paths):
+        inside = sorted(f for f in p.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES) if p.is_dir() else [p]
+        found.extend(inside)
+    return found
+
+
+def open_image(path: str | Path) -> tuple[Image.Image, str, tuple[int, int]]:
+    """(RGB picture, container format, (width, height) as stored). EXIF rotation is applied once; alpha lies on white.
+
+    Raises SDDError with one sentence for anything that is not a readable image.
+    """
+    try:
+        with Image.open(path) as raw:
+            form, size = raw.format, raw.size
+            picture = ImageOps.exif_transpose(raw)
+            if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
+            return picture.convert("RGB"), form, size
+    except FileNotFoundError:
+        raise SDDError("no such file") from None
+    except UnidentifiedImageError:
+        raise SDDError("not an image file that can be read") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+        raise SDDError(f"cannot be decoded: {e}") from None
+
+
+def decode(path: str | Path) -> Image.Image:
+    """The picture in RGB; errors as `open_image`."""
+    return open_image(path)[0]
+
+
+def to_input(picture: Image.Image, size: int, left: float = 0.5, top: float = 0.5, flip: bool = False) -> Tensor:
+    """A size*size crop as a CLIP-normalised (3, size, size) tensor; never resized up or down when large enough.
+
+    left, top in [0, 1]: where in the free room the crop sits; 0.5 is the centre. A side below `size` is first enlarged
+    (bicubic, aspect kept), since there is nothing to crop.
+    """
+    w, h = picture.size
+    if min(w, h) < size:
+        scale = size / min(w, h)
+        picture = picture.resize((max(size, round(w * scale)), max(size, round(h * scale))), Image.BICUBIC)
+        w, h = picture.size
+    x, y = round((w - size) * left), round((h - size) * top)
+    pixels = np.array(picture.crop((x, y, x + size, y + size)))
+    image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    return ((image.flip(2) if flip else image) - MEAN) / STD
+
+
+class Crops(Dataset):
+    """Samples as (image (3, size, size), label, index). Training crops are random, seeded by (seed, epoch, index):
+    the same whatever the workers or the batch order. keep: hold decoded pictures in memory (small data)."""
+
+    def __init__(self, samples: list[Sample], size: int, train: bool, seed: int = 0, keep: bool = False):
+        self.samples, self.size, self.train, self.seed, self.epoch = samples, size, train, seed, 0
+        self.cache: dict[int, Image.Image] | None = {} if keep else None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def picture(self, i: int) -> Image.Image:
+        if self.cache is None:
+            return decode(self.samples[i].path)
+        if i not in self.cache:
+            self.cache[i] = decode(self.samples[i].path)
+        return self.cache[i]
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int, int]:
+        if self.train:
+            left, top, flip = np.random.default_rng((self.seed, self.epoch, i)).random(3)
+            image = to_input(self.picture(i), self.size, left, top, flip < 0.5)
+        else:
+            image = to_input(self.picture(i), self.size)
+        return image, self.samples[i].label, i

@@ -1,0 +1,84 @@
+"""SDD whole: LoRA-CLIP tokens, reconstruction from the bank, enhancement, linear head (Eq. 3, 15)."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from . import SDDError
+from .backbone import Backbone
+from .scorer import Scorer
+from .data import Crops, Sample
+from .enhancement import Enhancement
+from .losses import sdd_loss
+from .presets import Preset
+from .reconstruction import Reconstruction, difference_map
+
+
+class Output(NamedTuple):
+    """logit (B,), T_CLS (B, D), V_H and Re (B, N, D), D_s (B, D, g, g), F_low (B, C)."""
+
+    logit: Tensor
+    T_CLS: Tensor
+    V_H: Tensor
+    Re: Tensor
+    D_s: Tensor
+    F_low: Tensor
+
+
+class Detector(Scorer):
+    """The Semantic Discrepancy-aware Detector. One encoder pass an image; the bank is a buffer, read once.
+
+    backbone: a plain `Backbone`; LoRA is added here. f_s: (M, D) bank. preset: every other choice.
+    """
+
+    kind = "sdd"
+
+    def __init__(self, backbone: Backbone, f_s: Tensor, preset: Preset):
+        super().__init__()
+        if tuple(f_s.shape) != (preset.M, backbone.D):
+            raise SDDError(f"the bank is {tuple(f_s.shape)} but preset and backbone ask for {(preset.M, backbone.D)}")
+        self.preset, self.backbone = preset, backbone
+        backbone.add_lora(preset.lora_r, preset.lora_alpha, preset.lora_dropout, preset.lora_blocks)
+        self.register_buffer("f_s", f_s.clone())
+        D, g, size = backbone.D, backbone.g, backbone.image_size
+        self.reconstruction = Reconstruction(D, preset.width, preset.heads, preset.attention_dropout)
+        self.enhancement = Enhancement(D, g, size, preset.channels, preset.F_low, preset.pool)
+        self.head = nn.Linear(preset.F_low + D, 1)
+
+    def forward(self, x: Tensor) -> Output:
+        """x: (B, 3, H, W), CLIP-normalised -> Output; sigmoid(logit) is the probability that the image is generated."""
+        tokens = self.backbone(x)  # (B, 1+N, D)  Eq. 3
+        T_CLS, V_H = tokens[:, 0], tokens[:, 1:]
+        Re = self.reconstruction(V_H, self.f_s)
+        D_s = difference_map(Re, V_H)
+        F_low = self.enhancement(x, D_s)
+        logit = self.head(torch.cat([F_low, T_CLS], 1)).squeeze(1)  # Eq. 15
+        return Output(logit, T_CLS, V_H, Re, D_s, F_low)
+
+    def loss(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Every term of Eq. 16 for images x (B, 3, H, W) and labels y (B,)."""
+        return sdd_loss(self(x), y, self.preset)
+
+    @classmethod
+    def build(cls, backbone: Backbone, preset: Preset, state: dict[str, Tensor]) -> "Detector":
+        return cls(backbone, state["f_s"], preset)
+
+
+@torch.inference_mode()
+def real_tokens(backbone: Backbone, samples: list[Sample], batch: int = 32, workers: int = 0) -> Iterator[Tensor]:
+    """f_r of Eq. 1: patch tokens (n * N, D) of the *training reals* among `samples`, in their order, a chunk a batch.
+
+    The backbone must carry no LoRA yet: the bank is drawn from the frozen CLIP. Other samples are refused.
+    """
+    if backbone.lora_layers():
+        raise SDDError("the token bank is sampled from the frozen CLIP (Eq. 1); build it before LoRA is added")
+    foreign = [s for s in samples if s.label or s.split != "train"]
+    if foreign:
+        raise SDDError(f"{foreign[0].path.name} is not a training real; a bank is drawn from training reals only")
+    device = next(backbone.parameters()).device
+    loader = DataLoader(Crops(samples, backbone.image_size, train=False), batch, num_workers=workers)
+    for x, _, _ in loader:
+        yield backbone(x.to(device))[:, 1:].flatten(0, 1).cpu()

@@ -1,0 +1,58 @@
+"""Low-level forgery feature enhancement: conv stages on the image, guided by the difference map (Eq. 11-13)."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import SDDError
+
+
+class Stage(nn.Module):
+    """One stage n: F(n) from the image side, F'(n) = deconv(D_s) * F(n), and their weighted sum F_low(n).
+
+    D_s (B, D, g, g) is brought to the stage's side by a deconvolution whose stride is the rounded ratio, then fitted
+    exactly by interpolation. Convolutions and deconvolutions are each followed by BN and ReLU (Sec. 3.3).
+    """
+
+    def __init__(self, c_in: int, c_out: int, D: int, g: int, side: int):
+        super().__init__()
+        stride = max(1, round(side / g))
+        self.side = side
+        self.conv = nn.Sequential(nn.Conv2d(c_in, c_out, 3, 2, 1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU())
+        self.deconv = nn.Sequential(nn.ConvTranspose2d(D, c_out, stride, stride, bias=False), nn.BatchNorm2d(c_out), nn.ReLU())
+
+    def forward(self, x: Tensor, D_s: Tensor) -> Tensor:
+        """x: (B, C_in, 2s, 2s) image or previous F_low, D_s: (B, D, g, g) -> F_low(n): (B, C_out, s, s)."""
+        F_n = self.conv(x)
+        guide = self.deconv(D_s)
+        if guide.shape[-1] != F_n.shape[-1]:
+            guide = F.interpolate(guide, size=F_n.shape[-2:], mode="bilinear", align_corners=False)
+        F_prime = guide * F_n  # Eq. 11
+        weight = (F_prime - F_n).abs().neg().exp()  # 1/e^n, Eq. 12
+        return F_prime + F_prime * weight  # Eq. 13
+
+
+class Enhancement(nn.Module):
+    """Three fused stages and a projection to the vector F_low that meets T_CLS in Eq. 15.
+
+    channels: (C1, C2, C3), one a stage. pool: "mean" averages the last stage over positions, "flatten" keeps them.
+    """
+
+    def __init__(self, D: int, g: int, image_size: int, channels: tuple[int, ...], width: int, pool: str):
+        super().__init__()
+        if pool not in ("mean", "flatten"):
+            raise SDDError(f"enhancer pooling {pool!r} is unknown; use 'mean' or 'flatten'")
+        sides, side = [], image_size
+        for _ in channels:
+            side = (side + 1) // 2  # what a 3x3 stride-2 convolution with padding 1 leaves
+            sides.append(side)
+        inputs = (3, *channels[:-1])
+        self.stages = nn.ModuleList(Stage(i, o, D, g, s) for i, o, s in zip(inputs, channels, sides, strict=True))
+        self.pool = pool
+        self.project = nn.Linear(channels[-1] * (1 if pool == "mean" else sides[-1] ** 2), width)
+
+    def forward(self, image: Tensor, D_s: Tensor) -> Tensor:
+        """image: (B, 3, H, W), D_s: (B, D, g, g) -> F_low: (B, width)."""
+        x = image
+        for stage in self.stages:
+            x = stage(x, D_s)
+        return self.project(x.mean((2, 3)) if self.pool == "mean" else x.flatten(1))

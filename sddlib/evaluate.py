@@ -1,0 +1,199 @@
+"""Scores once, saved with their paths; every table, threshold and interval is computed from that file."""
+
+import csv
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from . import SDDError
+from .data import Sample, open_image, to_input
+from .train import pick_device, progress
+
+COLUMNS = "path label generator family split photo score width height format error".split()
+
+
+class Scorable(Dataset):
+    """Images as (crop, facts), where a file that cannot be read is a blank crop with its error: never the end of a run."""
+
+    def __init__(self, paths: list[Path], size: int):
+        self.paths, self.size = paths, size
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: int):
+        try:
+            picture, form, (width, height) = open_image(self.paths[i])
+        except SDDError as e:
+            return torch.zeros(3, self.size, self.size), {"width": "", "height": "", "format": "", "error": str(e)}
+        facts = {"width": width, "height": height, "format": form, "error": ""}
+        return to_input(picture, self.size), facts
+
+
+def _collate(batch):
+    return torch.stack([x for x, _ in batch]), [f for _, f in batch]
+
+
+@torch.inference_mode()
+def score_paths(model: nn.Module, paths: list[Path], batch: int = 32, workers: int = 0) -> list[dict]:
+    """Rows with path, score = P(fake), width, height, format, error, in the order given; score is "" beside an error."""
+    device = pick_device()
+    model.to(device).eval()
+    loader = DataLoader(Scorable(paths, model.backbone.image_size), batch, num_workers=workers, collate_fn=_collate)
+    rows = []
+    for x, facts in progress(loader, desc="scoring"):
+        # float64: a float32 sigmoid rounds every logit above 17 to the same 1.0
+        p = torch.sigmoid(model(x.to(device)).logit.double()).tolist()
+        rows += [{"score": "" if f["error"] else s, **f} for s, f in zip(p, facts, strict=True)]
+    return [{"path": str(path), **row} for path, row in zip(paths, rows, strict=True)]
+
+
+def score_samples(model: nn.Module, samples: list[Sample], root: Path, batch: int = 32, workers: int = 0) -> list[dict]:
+    """Rows with all of COLUMNS; paths are written relative to `root`, so that the file means the same elsewhere."""
+    scored = score_paths(model, [s.path for s in samples], batch, workers)
+    facts = [{k: getattr(s, k) for k in ("label", "generator", "family", "split", "photo")} for s in samples]
+    return [{**r, **f, "path": os.path.relpath(s.path, root)} for r, f, s in zip(scored, facts, samples, strict=True)]
+
+
+def write_csv(rows: list[dict], path: str | Path, columns: Iterable[str] = COLUMNS) -> None:
+    """Write rows atomically: a killed run leaves the old file or the new one."""
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    with part.open("w", newline="") as f:
+        writer = csv.DictWriter(f, list(columns), extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    part.replace(path)
+
+
+def read_scores(path: str | Path) -> list[dict]:
+    """Rows of a scores.csv with label as int and score as float (None beside an error)."""
+    path = Path(path)
+    if not path.is_file():
+        raise SDDError(f"scores file {path} is missing; run notebook 04_evaluate or `python -m sddlib run` first")
+    with path.open(newline="") as f:
+        rows = list(csv.DictReader(f))
+    absent = [c for c in COLUMNS if not rows or c not in rows[0]]
+    if absent:
+        raise SDDError(f"scores file {path} has no column {absent[0]!r} or no rows; write it with sddlib.evaluate")
+    return [{**r, "label": int(r["label"]), "score": float(r["score"]) if r["score"] else None} for r in rows]
+
+
+def arrays(rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
+    """(labels, scores) of the rows that have a score."""
+    kept = [(r["label"], r["score"]) for r in rows if r["score"] not in (None, "")]
+    return np.array([k[0] for k in kept], dtype=int), np.array([k[1] for k in kept], dtype=float)
+
+
+def fit_threshold(y: np.ndarray, s: np.ndarray) -> float:
+    """The score threshold with the highest balanced accuracy on validation; fake if score > threshold.
+
+    Candidates lie midway between neighbouring scores; of equally good ones the middle is taken.
+    """
+    if len(set(y.tolist())) < 2:
+        raise SDDError("a threshold needs validation scores of both classes; check the val split")
+    values = np.unique(s)
+    cuts = np.concatenate([[values[0] - 1e-6], (values[1:] + values[:-1]) / 2, [values[-1]]])
+    real, fake = np.sort(s[y == 0]), np.sort(s[y == 1])
+    balanced = np.searchsorted(real, cuts, "right") / len(real) + 1 - np.searchsorted(fake, cuts, "right") / len(fake)
+    best = np.flatnonzero(balanced >= balanced.max() - 1e-12)
+    return float(cuts[best[(len(best) - 1) // 2]])
+
+
+def metrics(y: np.ndarray, s: np.ndarray, threshold: float) -> dict[str, float]:
+    """AP and AUROC with fake positive, accuracies at 0.5 and at the validation threshold, per class, and N."""
+    if len(set(y.tolist())) < 2:
+        raise SDDError("metrics need scored images of both classes; a set with one class has no AP or AUROC")
+    at, half = s > threshold, s > 0.5
+    return {
+        "ap": float(average_precision_score(y, s)),
+        "auroc": float(roc_auc_score(y, s)),
+        "acc": float((half == y).mean()),
+        "acc_val": float((at == y).mean()),
+        "real_acc_val": float((~at[y == 0]).mean()),
+        "fake_acc_val": float(at[y == 1].mean()),
+        "real_acc": float((~half[y == 0]).mean()),
+        "fake_acc": float(half[y == 1].mean()),
+        "n_real": int((y == 0).sum()),
+        "n_fake": int((y == 1).sum()),
+    }
+
+
+def by_generator(rows: list[dict], split: str = "test") -> dict[str, list[dict]]:
+    """For each generator of the split, in file order: its fakes with all reals of the split (dev's are validation's)."""
+    reals = [r for r in rows if r["label"] == 0 and r["split"] == ("val" if split == "dev" else split)]
+    names = dict.fromkeys(r["generator"] for r in rows if r["label"] == 1 and r["split"] == split)
+    return {g: reals + [r for r in rows if r["generator"] == g and r["split"] == split] for g in names}
+
+
+def seen_generators(rows: list[dict]) -> set[str]:
+    """Generators whose fakes lie in validation, that is in training: every other one is unseen."""
+    return {r["generator"] for r in rows if r["label"] == 1 and r["split"] == "val"}
+
+
+def table(rows: list[dict], split: str = "test") -> tuple[list[dict], dict[str, float]]:
+    """Per-generator metrics of a scores file, and the summary over unseen generators.
+
+    The threshold is fitted on the file's own validation rows. Summary: threshold, mean_ap_unseen, mean_auroc_unseen,
+    mean_acc_unseen (at the validation threshold), mean_acc05_unseen, min_ap_unseen, and ap_seen where there is one.
+    """
+    threshold = fit_threshold(*arrays([r for r in rows if r["split"] == "val"]))
+    seen = seen_generators(rows)
+    lines = []
+    for name, group in by_generator(rows, split).items():
+        family = next(r["family"] for r in group if r["generator"] == name)
+        facts = {"generator": name, "family": family, "seen": name in seen}
+        lines.append({**facts, **metrics(*arrays(group), threshold)})
+    unseen = [line for line in lines if not line["seen"]]
+    mean = {k: float(np.mean([line[k] for line in unseen])) for k in ("ap", "auroc", "acc", "acc_val")}
+    summary = {"threshold": threshold, "mean_ap_unseen": mean["ap"], "mean_auroc_unseen": mean["auroc"]}
+    summary |= {"mean_acc_unseen": mean["acc_val"], "mean_acc05_unseen": mean["acc"]}
+    summary["min_ap_unseen"] = min(line["ap"] for line in unseen)
+    for line in lines:
+        if line["seen"]:
+            summary["ap_seen"] = line["ap"]
+    return lines, summary
+
+
+def bootstrap(runs: list[dict[str, list[dict]]], draws: int = 1000, seed: int = 0, split: str = "test") -> dict:
+    """95 % intervals of mean unseen AP for each method and each difference, photographs nested in seeds.
+
+    runs: one dict a training seed, method -> rows of its scores file (the same images everywhere). A draw takes seeds with
+    replacement, then photographs with replacement; a photograph comes with its real crops and all their fakes. Returns
+    {method or "a - b": (estimate, low, high)}; differences are paired: both methods see the same draw.
+    """
+    rng, methods = np.random.default_rng(seed), list(runs[0])
+    groups = by_generator(runs[0][methods[0]], split)
+    unseen = [g for g in groups if g not in seen_generators(runs[0][methods[0]])]
+    photos = sorted({r["photo"] for g in unseen for r in groups[g]})
+    where = {p: i for i, p in enumerate(photos)}
+    sets = {}  # (seed, method, generator) -> labels, scores, photo index
+    for k, run in enumerate(runs):
+        for m in methods:
+            for g, rows in by_generator(run[m], split).items():
+                kept = [r for r in rows if r["score"] is not None]
+                sets[k, m, g] = (*arrays(kept), np.array([where[r["photo"]] for r in kept]) if g in unseen else None)
+
+    def mean_ap(k: int, m: str, weight: np.ndarray) -> float:
+        parts = (sets[k, m, g] for g in unseen)
+        return float(np.mean([average_precision_score(y, s, sample_weight=weight[p]) for y, s, p in parts]))
+
+    ones = np.ones(len(photos))
+    names = methods + [f"{a} - {b}" for i, a in enumerate(methods) for b in methods[i + 1 :]]
+    estimate = {m: np.mean([mean_ap(k, m, ones) for k in range(len(runs))]) for m in methods}
+    samples = {n: np.empty(draws) for n in names}
+    for d in range(draws):
+        chosen = rng.integers(len(runs), size=len(runs))
+        weights = [np.bincount(rng.integers(len(photos), size=len(photos)), minlength=len(photos)) for _ in chosen]
+        for m in methods:
+            samples[m][d] = np.mean([mean_ap(k, m, w) for k, w in zip(chosen, weights, strict=True)])
+    for n in names[len(methods) :]:
+        a, b = n.split(" - ")
+        samples[n], estimate[n] = samples[a] - samples[b], estimate[a] - estimate[b]
+    return {n: (float(estimate[n]), *(float(v) for v in np.percentile(samples[n], (2.5, 97.5)))) for n in names}

@@ -1,0 +1,56 @@
+"""What a detector is made of, as one dataclass; every field names its equation or says that the paper is silent."""
+
+from dataclasses import asdict, dataclass, fields, replace
+
+from . import SDDError
+
+
+@dataclass(frozen=True)
+class Preset:
+    """All choices that define an SDD. `paper` is what the paper says, made shape-consistent."""
+
+    norm: str = "ln_post"  # tokens after CLIP's final LayerNorm, or "none": raw (release). The paper is silent
+    # LoRA, Sec. 4.1: r = alpha = 6. The printed dropout 0.8 is runnable; the default was chosen on validation
+    lora_r: int = 6
+    lora_alpha: int = 6
+    lora_dropout: float = 0.1
+    lora_blocks: int | None = None  # adapt the last k blocks; None: all (release). The paper is silent
+    # Token bank, Eq. 2. M, reference token and interval: the paper is silent
+    M: int = 256
+    reference: str = "mean"
+    interval: str = "observed"
+    # Reconstruction, Eq. 4-10. The inner width and the number of heads: the paper is silent (release: 2176, 16)
+    width: int = 384
+    heads: int = 6
+    attention_dropout: float = 0.0
+    detach_target: bool = True  # whether L_r's target V_H gets a gradient, Eq. 9: the paper is silent
+    # Enhancement, Eq. 11-13
+    channels: tuple[int, ...] = (32, 64, 64)
+    F_low: int = 256  # width of the enhancer's vector (release: 256)
+    pool: str = "mean"
+    # Losses, Eq. 14 and 16. The margin is printed; the weights are the release's, relative to the BCE's 1.5
+    margin: float = 8.0
+    lambda_tri: float = 0.222
+    lambda_r: float = 0.667
+
+    def with_fields(self, **changes) -> "Preset":
+        """A copy with some fields changed; an unknown name is refused."""
+        unknown = set(changes) - {f.name for f in fields(self)}
+        if unknown:
+            raise SDDError(f"preset has no field {sorted(unknown)[0]!r}; it has {', '.join(f.name for f in fields(self))}")
+        if "channels" in changes:
+            changes["channels"] = tuple(changes["channels"])
+        return replace(self, **changes)
+
+    def as_dict(self) -> dict:
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+PRESETS = {"paper": Preset()}
+
+
+def get_preset(name: str, **changes) -> Preset:
+    """The named preset with fields changed; errors name what exists."""
+    if name not in PRESETS:
+        raise SDDError(f"preset {name!r} is unknown; there are {', '.join(PRESETS)}")
+    return PRESETS[name].with_fields(**changes)

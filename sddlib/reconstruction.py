@@ -1,0 +1,73 @@
+"""Concept-level forgery discrepancy learning: rebuild an image's tokens from the bank of real ones (Eq. 4-10)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class MHA(nn.Module):
+    """Multi-head attention between two token sets, Eq. 4, with inner width W != D allowed.
+
+    queries (B, Lq, D), keys = values (B, Lk, D) -> (B, Lq, D). Scaled by the root of the head width, the usual reading
+    of Eq. 4's d. No residual and no feed-forward layer, as printed.
+    """
+
+    def __init__(self, D: int, width: int, heads: int, dropout: float = 0.0):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.q, self.k, self.v = nn.Linear(D, width), nn.Linear(D, width), nn.Linear(D, width)
+        self.out = nn.Linear(width, D)
+
+    def split(self, x: Tensor) -> Tensor:
+        B, L, W = x.shape
+        return x.view(B, L, self.heads, W // self.heads).transpose(1, 2)  # (B, heads, L, W/heads)
+
+    def attend(self, q: Tensor, kv: Tensor) -> Tensor:
+        """Attention for queries that are projected already: q (B, Lq, W), kv (B, Lk, D) -> (B, Lq, D)."""
+        p = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(self.split(q), self.split(self.k(kv)), self.split(self.v(kv)), dropout_p=p)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+    def forward(self, q: Tensor, kv: Tensor) -> Tensor:
+        return self.attend(self.q(q), kv)
+
+
+class Reconstruction(nn.Module):
+    """Encoder (Eq. 5-6) and decoder (Eq. 7-8) that rebuild V_H from the visual clues f_s.
+
+    Printed, Eqs. 6 and 8 query with the M bank tokens, so Re could be compared with V_H only if M = N. `paper` reads them
+    as V_H and R3 querying R1: Re has N tokens and M is free.
+    """
+
+    def __init__(self, D: int, width: int, heads: int, dropout: float = 0.0):
+        super().__init__()
+        self.mha1, self.mha2, self.mha3, self.mha4 = (MHA(D, width, heads, dropout) for _ in range(4))
+        self.ln1, self.ln2, self.ln3, self.ln4 = (nn.LayerNorm(D) for _ in range(4))
+        self._bank_queries: Tensor | None = None
+
+    def train(self, mode: bool = True):
+        self._bank_queries = None  # weights are about to change, or have changed
+        return super().train(mode)
+
+    def bank_queries(self, f_s: Tensor) -> Tensor:
+        """f_s W_Q of Eq. 5, (M, W): the part that depends on the bank alone, computed once while scoring."""
+        if self.training or torch.is_grad_enabled():
+            return self.mha1.q(f_s)
+        if self._bank_queries is None or self._bank_queries.device != f_s.device:
+            self._bank_queries = self.mha1.q(f_s)
+        return self._bank_queries
+
+    def forward(self, V_H: Tensor, f_s: Tensor) -> Tensor:
+        """V_H: (B, N, D) patch tokens, f_s: (M, D) bank -> Re: (B, N, D)."""
+        q = self.bank_queries(f_s).expand(len(V_H), -1, -1)  # (B, M, W), no copy
+        R1 = self.ln1(self.mha1.attend(q, V_H))  # (B, M, D)  Eq. 5
+        R2 = self.ln2(self.mha2(V_H, R1))  # (B, N, D)  Eq. 6
+        R3 = self.ln3(self.mha3(R2, R2))  # (B, N, D)  Eq. 7
+        return self.ln4(self.mha4(R3, R1))  # (B, N, D)  Eq. 8
+
+
+def difference_map(Re: Tensor, V_H: Tensor) -> Tensor:
+    """D_s = |Re - f_r|, Eq. 10, as a map: (B, N, D), (B, N, D) -> (B, D, g, g) with g*g = N."""
+    B, N, D = V_H.shape
+    g = int(N**0.5)
+    return (Re - V_H).abs().transpose(1, 2).reshape(B, D, g, g)
