@@ -4,6 +4,7 @@
 # make clean    remove $(VENV), its kernelspec and caches; runs/ and the fetched weights stay
 #
 # make env PYTHON=python3.12 VENV=/elsewhere            another Python, another place
+# make -B env ...                                      install again, for example after changing one of these
 # make env TORCH="torch==X torchvision==Y"              builds of PyTorch that exist for this machine
 # make env PIP_ARGS="--extra-index-url URL"             passed on to pip, for example an index of CPU builds
 PYTHON   ?= python3
