@@ -4,18 +4,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import SDDError
+
 
 class MHA(nn.Module):
     """Multi-head attention between two token sets, Eq. 4, with inner width W != D allowed.
 
     queries (B, Lq, D), keys = values (B, Lk, D) -> (B, Lq, D). Scaled by the root of the head width, the usual reading
-    of Eq. 4's d. No residual and no feed-forward layer, as printed.
+    of Eq. 4's d. No residual and no feed-forward layer, as printed. Keys have no bias: it would shift all of a query's
+    logits alike, which the softmax undoes, so it could never learn.
     """
 
     def __init__(self, D: int, width: int, heads: int, dropout: float = 0.0):
         super().__init__()
+        if width % heads:
+            raise SDDError(f"reconstruction width {width} cannot be split over {heads} heads; choose a multiple")
         self.heads, self.dropout = heads, dropout
-        self.q, self.k, self.v = nn.Linear(D, width), nn.Linear(D, width), nn.Linear(D, width)
+        self.q, self.k, self.v = nn.Linear(D, width), nn.Linear(D, width, bias=False), nn.Linear(D, width)
         self.out = nn.Linear(width, D)
 
     def split(self, x: Tensor) -> Tensor:
@@ -43,18 +48,22 @@ class Reconstruction(nn.Module):
         super().__init__()
         self.mha1, self.mha2, self.mha3, self.mha4 = (MHA(D, width, heads, dropout) for _ in range(4))
         self.ln1, self.ln2, self.ln3, self.ln4 = (nn.LayerNorm(D) for _ in range(4))
-        self._bank_queries: Tensor | None = None
+        self._bank_queries, self._made_from, self._sources = None, [], ()
 
     def train(self, mode: bool = True):
-        self._bank_queries = None  # weights are about to change, or have changed
+        self._bank_queries, self._made_from, self._sources = None, [], ()  # nothing is kept while training
         return super().train(mode)
 
     def bank_queries(self, f_s: Tensor) -> Tensor:
         """f_s W_Q of Eq. 5, (M, W): the part that depends on the bank alone, computed once while scoring."""
         if self.training or torch.is_grad_enabled():
             return self.mha1.q(f_s)
-        if self._bank_queries is None or self._bank_queries.device != f_s.device:
-            self._bank_queries = self.mha1.q(f_s)
+        # Another bank, loaded weights or a training step must not meet old queries: each shows in an address or a version.
+        # Holding on to the sources keeps their addresses from being given to others.
+        sources = (f_s, *self.mha1.q.parameters())
+        made_from = [(t.data_ptr(), t.shape, t.stride(), _version(t)) for t in sources]
+        if self._bank_queries is None or made_from != self._made_from:
+            self._bank_queries, self._made_from, self._sources = self.mha1.q(f_s), made_from, sources
         return self._bank_queries
 
     def forward(self, V_H: Tensor, f_s: Tensor) -> Tensor:
@@ -64,6 +73,11 @@ class Reconstruction(nn.Module):
         R2 = self.ln2(self.mha2(V_H, R1))  # (B, N, D)  Eq. 6
         R3 = self.ln3(self.mha3(R2, R2))  # (B, N, D)  Eq. 7
         return self.ln4(self.mha4(R3, R1))  # (B, N, D)  Eq. 8
+
+
+def _version(t: Tensor) -> int:
+    """How often a tensor was changed in place; torch does not count for those made in inference mode."""
+    return 0 if t.is_inference() else t._version
 
 
 def difference_map(Re: Tensor, V_H: Tensor) -> Tensor:
