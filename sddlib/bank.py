@@ -10,6 +10,7 @@ from torch import Tensor
 
 from . import SDDError
 
+NO_TOKENS = "a token bank is sampled from training reals and there are none; check the manifest's train split"
 Chunks = Callable[[], Iterable[Tensor]]  # called once per pass; yields (n, D) tokens, always in the same order
 
 
@@ -39,13 +40,16 @@ def sample_by_js(js: np.ndarray, M: int, interval: str = "observed") -> tuple[np
 
     js: (Na,) divergences in [0, 1]. interval: "observed" cuts [min, max] of js into M segments, "unit" the printed
     [0, 1]. Each segment gives its token nearest the target, its right edge; an empty one takes the nearest token not yet
-    used. Ties break by token index. Returns (indices (M,), empty (M,) bool: which segments held no token).
+    used (the lower one on a tie). Among equal tokens the first index is taken, in an empty
+    segment the last. Returns (indices (M,), empty (M,) bool: which segments held no token).
     """
     js = np.asarray(js, dtype=np.float64)
     if interval not in ("observed", "unit"):
         raise SDDError(f"bank interval {interval!r} is unknown; use 'observed' or 'unit'")
     if not 1 <= M <= len(js):
         raise SDDError(f"a bank of M = {M} tokens needs 1 <= M <= {len(js)}, the number of real tokens; lower M")
+    if not np.isfinite(js).all():
+        raise SDDError("a token's divergence is not a number; check the backbone's weights and the training reals")
     low, high = (js.min(), js.max()) if interval == "observed" else (0.0, 1.0)
     order = np.argsort(js, kind="stable")
     ranked = js[order]
@@ -107,9 +111,13 @@ def reference_token(chunks: Chunks, kind: str, seed: int) -> Tensor:
         total, count = 0, 0
         for chunk in chunks():
             total, count = total + chunk.double().sum(0), count + len(chunk)
+        if not count:
+            raise SDDError(NO_TOKENS)
         return (total / count).float()
     if kind == "random":
         count = sum(len(c) for c in chunks())
+        if not count:
+            raise SDDError(NO_TOKENS)
         wanted = int(np.random.default_rng(seed).integers(count))
         for chunk in chunks():
             if wanted < len(chunk):
