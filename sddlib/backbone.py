@@ -82,6 +82,13 @@ class Backbone(nn.Module):
         for block in visual.transformer.resblocks:
             block.attn = Attention(block.attn)
 
+    def train(self, mode: bool = True):
+        """Training takes merged adapters out of the weights again: folded in, they would be frozen without a word."""
+        for layer in self.lora_layers().values():
+            if mode and layer.merged:
+                layer.unmerge()
+        return super().train(mode)
+
     @property
     def blocks(self) -> nn.ModuleList:
         return self.visual.transformer.resblocks
