@@ -118,6 +118,8 @@ def train(
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value.item()
         val_bce, z, labels = validate(model, val_loader, device)
+        if not np.isfinite(val_bce):
+            raise SDDError(f"the validation loss became {val_bce} in epoch {epoch + 1}; lower the learning rate")
         row = {"epoch": epoch + 1, **{k: v / len(loader) for k, v in sums.items()}}
         row |= {"val_bce": val_bce, "val_acc": float(((z > 0) == labels).mean()), "lr": schedule.get_last_lr()[0]}
         row["seconds"] = time.perf_counter() - start
