@@ -151,6 +151,8 @@ def table(rows: list[dict], split: str = "test") -> tuple[list[dict], dict[str, 
         facts = {"generator": name, "family": family, "seen": name in seen}
         lines.append({**facts, **metrics(*arrays(group), threshold)})
     unseen = [line for line in lines if not line["seen"]]
+    if not unseen:
+        raise SDDError(f"the {split} split holds no fakes of an unseen generator; check the manifest's split and generator")
     mean = {k: float(np.mean([line[k] for line in unseen])) for k in ("ap", "auroc", "acc", "acc_val")}
     summary = {"threshold": threshold, "mean_ap_unseen": mean["ap"], "mean_auroc_unseen": mean["auroc"]}
     summary |= {"mean_acc_unseen": mean["acc_val"], "mean_acc05_unseen": mean["acc"]}
@@ -171,13 +173,15 @@ def bootstrap(runs: list[dict[str, list[dict]]], draws: int = 1000, seed: int = 
     rng, methods = np.random.default_rng(seed), list(runs[0])
     groups = by_generator(runs[0][methods[0]], split)
     unseen = [g for g in groups if g not in seen_generators(runs[0][methods[0]])]
+    if not unseen:
+        raise SDDError(f"the {split} split holds no fakes of an unseen generator; check the manifest's split and generator")
     photos = sorted({r["photo"] for g in unseen for r in groups[g]})
     where = {p: i for i, p in enumerate(photos)}
     sets = {}  # (seed, method, generator) -> labels, scores, photo index
     for k, run in enumerate(runs):
         for m in methods:
             for g, rows in by_generator(run[m], split).items():
-                kept = [r for r in rows if r["score"] is not None]
+                kept = [r for r in rows if r["score"] not in (None, "")]
                 sets[k, m, g] = (*arrays(kept), np.array([where[r["photo"]] for r in kept]) if g in unseen else None)
 
     def mean_ap(k: int, m: str, weight: np.ndarray) -> float:
