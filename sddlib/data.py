@@ -67,7 +67,7 @@ def scan_paths(paths: list[str | Path]) -> list[Path]:
     """Files as given, and the image files below each folder, sorted. A path that does not exist is kept for its error row."""
     found: list[Path] = []
     for p in map(Path, paths):
-        inside = sorted(f for f in p.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES) if p.is_dir() else [p]
+        inside = sorted(f for f in p.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file()) if p.is_dir() else [p]
         found.extend(inside)
     return found
 
@@ -75,15 +75,13 @@ def scan_paths(paths: list[str | Path]) -> list[Path]:
 def open_image(path: str | Path) -> tuple[Image.Image, str, tuple[int, int]]:
     """(RGB picture, container format, (width, height) as stored). EXIF rotation is applied once; alpha lies on white.
 
-    Raises SDDError with one sentence for anything that is not a readable image.
+    (Of a turned TIFF, PIL gives width and height as shown.) Raises SDDError with one sentence for anything that is not a
+    readable image.
     """
     try:
         with Image.open(path) as raw:
             form, size = raw.format, raw.size
-            picture = ImageOps.exif_transpose(raw)
-            if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
-            return picture.convert("RGB"), form, size
+            return to_rgb(raw), form, size
     except FileNotFoundError:
         raise SDDError("no such file") from None
     except UnidentifiedImageError:
@@ -92,9 +90,27 @@ def open_image(path: str | Path) -> tuple[Image.Image, str, tuple[int, int]]:
         raise SDDError(f"cannot be decoded: {e}") from None
 
 
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """An 8-bit RGB copy of any picture, upright, on white. 16-bit greys keep their high byte: PIL alone would clip them."""
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode == "F":
+        raise SDDError("floating-point pixels have no known range, save it with 8 or 16 bits")
+    if picture.mode.startswith("I"):
+        grey = np.asarray(picture)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise SDDError("pixels need more than 16 bits, save it with 8 or 16")
+        picture = Image.fromarray((grey >> 8).astype(np.uint8))
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
+    return picture.convert("RGB")
+
+
 def decode(path: str | Path) -> Image.Image:
-    """The picture in RGB; errors as `open_image`."""
-    return open_image(path)[0]
+    """The picture in RGB; errors as `open_image`, with the file's name."""
+    try:
+        return open_image(path)[0]
+    except SDDError as e:
+        raise SDDError(f"image {path}: {e}") from None
 
 
 def to_input(picture: Image.Image, size: int, left: float = 0.5, top: float = 0.5, flip: bool = False) -> Tensor:
