@@ -1,5 +1,6 @@
 """CLIP image tower as a token encoder, with attention un-fused so that LoRA reaches every projection (Eq. 1, 3)."""
 
+import hashlib
 import re
 
 import torch
@@ -92,6 +93,14 @@ class Backbone(nn.Module):
     @property
     def blocks(self) -> nn.ModuleList:
         return self.visual.transformer.resblocks
+
+    @property
+    def fingerprint(self) -> str:
+        """Which CLIP this is: 16 hex digits over weights that neither LoRA nor the image size touches."""
+        v, seen = self.visual, hashlib.sha256()
+        for t in (v.conv1.weight, v.class_embedding, *v.ln_pre.parameters(), *v.ln_post.parameters(), v.proj):
+            seen.update(t.detach().float().cpu().contiguous().numpy().tobytes())
+        return seen.hexdigest()[:16]
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, 3, H, W), CLIP-normalised -> tokens (B, 1+N, D), CLS first."""

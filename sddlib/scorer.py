@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from . import SDDError, __version__
 from .backbone import Backbone
-from .data import decode, to_input
+from .data import decode, to_input, to_rgb
 from .presets import Preset
 from .weights import load_backbone
 
@@ -33,7 +33,7 @@ class Scorer(nn.Module):
     @torch.inference_mode()
     def score(self, image) -> float:
         """P(generated) of one image, a path or a PIL picture, from its centre crop, as in evaluation."""
-        picture = decode(image) if isinstance(image, (str, Path)) else image.convert("RGB")
+        picture = decode(image) if isinstance(image, (str, Path)) else to_rgb(image)
         device = next(self.parameters()).device
         x = to_input(picture, self.backbone.image_size)[None].to(device)
         return torch.sigmoid(self.eval()(x).logit.double()).item()
@@ -51,7 +51,7 @@ class Scorer(nn.Module):
         path = Path(path)
         state = {k: v.half() if half and v.is_floating_point() else v for k, v in self.own_state().items()}
         facts = {**about, "kind": self.kind, "preset": self.preset.as_dict(), "version": __version__}
-        facts["image_size"] = self.backbone.image_size
+        facts |= {"image_size": self.backbone.image_size, "fingerprint": self.backbone.fingerprint}
         part = path.with_name(path.name + ".part")
         save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, part, metadata={"kind": self.kind})
         part.replace(path)
@@ -69,7 +69,13 @@ class Scorer(nn.Module):
         for file in (path, path.with_suffix(".json")):
             if not file.is_file():
                 raise SDDError(f"checkpoint file {file} is missing; train one with `python -m sddlib train` or name another")
-        about = json.loads(path.with_suffix(".json").read_text())
+        try:
+            about = json.loads(path.with_suffix(".json").read_text())
+            absent = {"kind", "preset", "backbone", "weights", "image_size", "fingerprint"} - set(about)
+        except (ValueError, TypeError) as e:
+            raise SDDError(f"{path.with_suffix('.json')} is broken ({e}); copy or train it again") from None
+        if absent:
+            raise SDDError(f"{path.with_suffix('.json')} does not say {sorted(absent)[0]!r}; copy or train it again")
         try:
             with safe_open(path, "pt") as f:
                 kind = (f.metadata() or {}).get("kind")
@@ -83,8 +89,16 @@ class Scorer(nn.Module):
         widths = {v.shape[1] for k, v in state.items() if k.endswith("q.lora_A.default.weight")}
         if widths - {backbone.D}:
             raise SDDError(f"{path} was trained on a backbone of width {widths.pop()}, this one has {backbone.D}")
-        model = cls.build(backbone, preset, state)
-        missing, unexpected = model.load_state_dict(state, strict=False)
+        if backbone.fingerprint != about["fingerprint"]:
+            raise SDDError(
+                f"{path} was trained on other weights than {weights or about['weights']!r}; name those it was trained on"
+            )
+        try:
+            model = cls.build(backbone, preset, state)
+            missing, unexpected = model.load_state_dict(state, strict=False)
+        except (KeyError, RuntimeError) as e:
+            said = " ".join(str(e).split())
+            raise SDDError(f"{path} does not fit its own description or this backbone ({said}); train it again") from None
         wrong = [k for k in missing if is_own(k)] + unexpected
         if wrong:
             raise SDDError(f"{path} does not fit its own description: {wrong[0]} is missing or unknown; train it again")
