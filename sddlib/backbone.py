@@ -40,9 +40,9 @@ class Attention(nn.Module):
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """A Linear that holds copies of the given (out, in) weight and (out,) bias."""
+    """A frozen Linear that holds copies of the given (out, in) weight and (out,) bias."""
     layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-    layer.weight, layer.bias = nn.Parameter(weight.clone()), nn.Parameter(bias.clone())
+    layer.weight, layer.bias = (nn.Parameter(t.clone(), requires_grad=False) for t in (weight, bias))
     return layer
 
 
