@@ -45,7 +45,9 @@ def seed_everything(seed: int) -> None:
 
 def progress(iterable, **options):
     """A tqdm bar that is quiet when there is no terminal or notebook page to look at it."""
-    return tqdm(iterable, leave=False, disable=None, mininterval=1.0, **options)
+    # An iterator of our own: tqdm.auto calls iter() once more on anything else, which starts a loader's workers twice and
+    # draws from its generator, so that the order of batches would depend on the number of workers.
+    return tqdm(iter(iterable), total=len(iterable), leave=False, disable=None, mininterval=1.0, **options)
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
