@@ -196,6 +196,12 @@ def test_training_takes_merged_lora_out_again():
     assert all(p.grad.abs().max() > 0 for n, p in backbone.named_parameters() if p.requires_grad)
 
 
+def test_a_plain_backbone_is_frozen_whole():
+    backbone = plain()
+    assert [n for n, p in backbone.named_parameters() if p.requires_grad] == []
+    assert not backbone(images()).requires_grad
+
+
 def test_only_lora_is_trainable_and_the_frozen_tower_gets_no_gradient():
     backbone = adapted()
     backbone.train()
