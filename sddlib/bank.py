@@ -129,7 +129,7 @@ def reference_token(chunks: Chunks, kind: str, seed: int) -> Tensor:
 def build_bank(chunks: Chunks, M: int, reference: str = "mean", interval: str = "observed", seed: int = 0) -> TokenBank:
     """Sample the bank from a stream of real tokens, Eq. 1-2: one float a token is kept, then the M chosen are gathered.
 
-    chunks() yields (n, D) tokens in a fixed order; it is called once per pass. The bank depends on neither n.
+    chunks() yields (n, D) tokens in a fixed order; it is called once per pass. The bank does not depend on n.
     """
     r = reference_token(chunks, reference, seed)
     js_all = np.concatenate([js_divergence(c, r).cpu().numpy() for c in chunks()])
