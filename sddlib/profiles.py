@@ -1,0 +1,145 @@
+"""Which notebooks there are, which parameters each accepts, and the values that a profile or a command line gives them."""
+
+import ast
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+import nbformat
+import yaml
+
+from . import SDDError
+
+ROOT = Path(__file__).resolve().parent.parent  # of the repository: relative paths among the parameters start here
+NOTEBOOKS = ROOT / "notebooks"
+PROFILES = NOTEBOOKS / "profiles"
+MAIN_JOB = ("00", "01", "02", "03", "04", "05", "06")  # what `run all` runs, as far as it exists; `run full` runs every one
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """The names that look like a misspelt one, or all of them, as text for an error message."""
+    known = list(known)
+    return ", ".join(difflib.get_close_matches(name, known, 3, 0.6) or known)
+
+
+def notebook_names() -> list[str]:
+    """Stems of the numbered notebooks in the order in which they run."""
+    if not NOTEBOOKS.is_dir():
+        raise SDDError(f"{NOTEBOOKS} is missing: run from a clone installed with `pip install -e .`")
+    return sorted(p.stem for p in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+
+
+def resolve(names: Iterable[str]) -> list[str]:
+    """Notebook stems for what a user types, in running order: a stem, a number, a file name, "all" or "full"."""
+    every, found = notebook_names(), set()
+    for name in names:
+        stem = Path(name).name.removesuffix(".ipynb")
+        if name == "full":
+            found.update(every)
+        elif name == "all":
+            found.update(n for n in every if n[:2] in MAIN_JOB)
+        elif hits := [n for n in every if stem in (n, n[:2])]:
+            found.update(hits)
+        else:
+            raise SDDError(f"there is no notebook {name!r}; there are {near(name, every)} (or all, or full)")
+    return sorted(found)
+
+
+def parameters(notebook: str) -> dict:
+    """Name -> default value of a notebook's parameters cell, in order. The cell may hold literals only."""
+    path = NOTEBOOKS / f"{notebook}.ipynb"
+    if not path.is_file():
+        raise SDDError(f"there is no notebook {notebook!r}; there are {near(notebook, notebook_names())}")
+    cells = [c for c in nbformat.read(path, 4).cells if "parameters" in c.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise SDDError(f"{notebook} has {len(cells)} cells tagged 'parameters'; it needs exactly one")
+    values = {}
+    for node in ast.parse(cells[0].source).body:
+        try:
+            (target,) = node.targets
+            values[target.id] = ast.literal_eval(node.value)
+        except (AttributeError, ValueError):
+            line = ast.get_source_segment(cells[0].source, node)
+            raise SDDError(f"{notebook}: {line!r} in the parameters cell is no `name = literal`; move it below") from None
+    return values
+
+
+def fit_value(name: str, value, default):
+    """The value in the type of the default, or an error: a notebook must not die of a text where a number belongs."""
+    if isinstance(default, float) and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML reads 5e-4 as text
+        except (TypeError, ValueError):
+            pass  # reported below, as every other misfit
+    if type(value) is not type(default):
+        kind = type(default).__name__
+        raise SDDError(f"parameter {name} = {value!r} is not of type {kind}, as its default {default!r} is; give a {kind}")
+    return value
+
+
+def read_profile(profile: str) -> dict[str, dict]:
+    """The sections of notebooks/profiles/PROFILE.yaml (or of a YAML file named by its path), every name checked.
+
+    A section is `common` or a notebook. A name in a notebook's section must be a parameter of that notebook; one in
+    `common` must be a parameter of at least one.
+    """
+    path = Path(profile) if profile.endswith((".yaml", ".yml")) else PROFILES / f"{profile}.yaml"
+    if not path.is_file():
+        raise SDDError(
+            f"there is no profile {profile!r}; there are {near(profile, sorted(p.stem for p in PROFILES.glob('*.yaml')))}"
+        )
+    try:
+        sections = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as e:
+        raise SDDError(f"profile {path.name} is not valid YAML: {' '.join(str(e).split())}") from None
+    if not isinstance(sections, dict) or not all(isinstance(s, dict) or s is None for s in sections.values()):
+        raise SDDError(f"profile {path.name} must hold sections of `name: value` lines: common and one a notebook")
+    sections = {name: values or {} for name, values in sections.items()}
+    every = notebook_names()
+    for section, values in sections.items():
+        if section not in ("common", *every):
+            raise SDDError(f"profile {path.name}: {section!r} is no notebook; near it are {near(section, ('common', *every))}")
+        accepted = set().union(*(parameters(n) for n in (every if section == "common" else [section])))
+        for name in values:
+            if name not in accepted:
+                whose = "any notebook" if section == "common" else section
+                raise SDDError(
+                    f"profile {path.name}: {name!r} is no parameter of {whose}; near it are {near(name, sorted(accepted))}"
+                )
+    return sections
+
+
+def profile_parameters(profile: str, notebook: str) -> dict:
+    """What a profile sets in one notebook: those of its common values that the notebook has, then its own section."""
+    sections, defaults = read_profile(profile), parameters(notebook)
+    values = {k: v for k, v in sections.get("common", {}).items() if k in defaults} | sections.get(notebook, {})
+    return {name: fit_value(name, value, defaults[name]) for name, value in values.items()}
+
+
+def all_parameters(profile: str, notebook: str, overrides: dict) -> dict:
+    """Every parameter of a notebook, explicitly: its defaults, changed by the profile, changed by the command line."""
+    defaults = parameters(notebook)
+    given = {k: fit_value(k, v, defaults[k]) for k, v in overrides.items() if k in defaults}
+    return defaults | profile_parameters(profile, notebook) | given
+
+
+def check_overrides(overrides: dict, notebooks: list[str]) -> None:
+    """Refuse a name from the command line that no notebook of this run has."""
+    accepted = set().union(*(parameters(n) for n in notebooks))
+    for name in overrides:
+        if name not in accepted:
+            raise SDDError(f"{name!r} is no parameter of {', '.join(notebooks)}; near it are {near(name, sorted(accepted))}")
+
+
+def parse_overrides(pairs: Iterable[str]) -> dict:
+    """`name=value` texts of a command line as a dict; values are read as YAML (3, 5e-4, true, [8, 8], {M: 64})."""
+    values = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise SDDError(f"-p {pair!r} is not name=value")
+        try:
+            values[name] = yaml.safe_load(text) if text.strip() else text
+        except yaml.YAMLError:
+            raise SDDError(f"-p {name}: {text!r} is not a valid YAML value; quote it") from None
+    return values

@@ -1,0 +1,95 @@
+"""The strict papermill runner: every parameter explicit and known, one sentence for a failure, one summary at the end."""
+
+import json
+import os
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from . import SDDError
+from .profiles import NOTEBOOKS, all_parameters, check_overrides
+from .runs import PROFILE_VARIABLE, RUNS, peak_rss_mb, set_latest, shown, versions, write_json
+
+_SUMMARY = ("mean_ap_unseen", "mean_auroc_unseen", "mean_acc_unseen", "ap_seen")
+SUMMARY_KEYS = tuple(prefix + key for prefix in ("", "probe_", "lora_") for key in _SUMMARY)
+
+
+@contextmanager
+def kernel_environment():
+    """Kernels inherit the environment: without the profile variable, and without a backend that would hide every figure."""
+    kept = {name: os.environ.pop(name, None) for name in (PROFILE_VARIABLE, "MPLBACKEND")}
+    try:
+        yield
+    finally:
+        os.environ.update({k: v for k, v in kept.items() if v is not None})
+
+
+def run_notebooks(names: list[str], profile: str, overrides: dict, run_dir: Path, say=print) -> dict:
+    """Run notebooks in order, every parameter given explicitly; stop at the first that fails. Returns the summary.
+
+    names: stems. Everything is checked before anything starts. Executed copies lie in RUN/notebooks, what kernels printed
+    in RUN/log.txt. A failure is one sentence with notebook, cell and error; what was computed stays.
+    """
+    check_overrides(overrides, names)
+    values = {name: all_parameters(profile, name, overrides) | {"run_dir": str(run_dir)} for name in names}
+    record = {"profile": profile, "seed": next(iter(values.values()))["seed"], "parameters": values, "versions": versions()}
+    write_json(run_dir / "run.json", record)
+    if run_dir.parent == RUNS:
+        set_latest(run_dir)
+    begun, seconds = time.perf_counter(), {}
+    for name in names:
+        say(f"{name} ...")
+        begin = time.perf_counter()
+        execute(name, values[name], run_dir, say)
+        seconds[name] = round(time.perf_counter() - begin, 1)
+        say(f"{name}: {seconds[name]:.0f} s")
+    return write_summary(run_dir, record, time.perf_counter() - begun, seconds)
+
+
+class _Log:
+    """What a kernel prints: all of it to a file, the lines of training epochs also to the screen."""
+
+    def __init__(self, stream, say):
+        self.stream, self.say = stream, say
+
+    def write(self, text: str) -> None:
+        self.stream.write(text)
+        for line in text.splitlines():
+            if line.startswith("epoch "):
+                self.say(f"  {line}")
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+
+def execute(name: str, values: dict, run_dir: Path, say) -> None:
+    """One notebook through papermill into RUN/notebooks."""
+    from nbclient.exceptions import DeadKernelError
+    from papermill import PapermillExecutionError, execute_notebook
+
+    copy = run_dir / "notebooks" / f"{name}.ipynb"
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    options = {"kernel_name": "python3", "cwd": str(NOTEBOOKS), "progress_bar": False}
+    options["extra_arguments"] = ["--log-level=ERROR"]  # a kernel's own warnings are about its sockets
+    try:
+        with kernel_environment(), (run_dir / "log.txt").open("a") as stream:
+            log = _Log(stream, say)
+            execute_notebook(NOTEBOOKS / f"{name}.ipynb", copy, values, stdout_file=log, stderr_file=stream, **options)
+    except PapermillExecutionError as e:
+        error = " ".join(f"{e.ename}: {e.evalue}".split())
+        raise SDDError(
+            f"{name} stopped in cell [{e.exec_count}] with {error} (see {shown(copy)}; what was done is kept)"
+        ) from None
+    except DeadKernelError:
+        raise SDDError(f"{name}: its kernel died, most likely for want of memory (see {shown(copy)})") from None
+
+
+def write_summary(run_dir: Path, record: dict, seconds: float, each: dict[str, float]) -> dict:
+    """RUN/summary.json: the notebooks' numbers under SUMMARY_KEYS, time, peak memory, seed, profile, versions."""
+    handed = [json.loads(path.read_text()) for path in sorted((run_dir / "metrics").glob("*.json"))]
+    found = {key: m[key] for m in handed for key in SUMMARY_KEYS if key in m}
+    peak = max([peak_rss_mb(), *(m["peak_rss_mb"] for m in handed)])
+    summary = {**found, "seconds": round(seconds, 1), "seconds_each": each, "peak_rss_mb": round(peak)}
+    summary |= {key: record[key] for key in ("seed", "profile", "versions")}
+    write_json(run_dir / "summary.json", summary)
+    return summary
