@@ -1,0 +1,148 @@
+"""What the notebooks hand to each other: a smaller benchmark, the token bank as a file, a model that is trained only once."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader
+
+from . import SDDError, __version__
+from .backbone import Backbone
+from .bank import TokenBank, build_bank
+from .baselines.lora import LoraLinear
+from .baselines.probe import LinearProbe
+from .data import Crops, Sample, data_hash
+from .detector import Detector, real_tokens
+from .evaluate import arrays, fit_threshold, metrics, score_samples
+from .presets import Preset
+from .scorer import Scorer
+from .weights import load_backbone
+
+SCORERS: dict[str, type[Scorer]] = {"sdd": Detector, "lora": LoraLinear, "probe": LinearProbe}
+
+
+def subset(samples: list[Sample], limit: int) -> list[Sample]:
+    """The samples of the first `limit` photographs of every split that have a fake of every generator there; 0: all.
+
+    Whole photographs, so that both classes show the same content; `dev` takes the photographs of `val`, which it shares.
+    """
+    if not limit:
+        return samples
+    side = {s: "val" if s.split == "dev" else s.split for s in samples}
+    makers: dict[str, set] = {}
+    seen: dict[tuple, set] = {}
+    for s in samples:
+        makers.setdefault(side[s], set()).add(s.generator)
+        seen.setdefault((side[s], s.photo), set()).add(s.generator)
+    kept = set()
+    for part, names in makers.items():
+        full = [key for key, found in seen.items() if key[0] == part and found == names]
+        if not full:
+            raise SDDError(f"limit {limit}: no photograph of split {part} has a fake of every generator; use limit = 0")
+        kept.update(full[:limit])
+    return [s for s in samples if (side[s], s.photo) in kept]
+
+
+def encoder(source: dict, norm: str) -> Backbone:
+    """A fresh frozen backbone on the CPU. source: {"backbone", "weights", "image_size"}."""
+    return Backbone(load_backbone(source["backbone"], source["weights"]), source["image_size"], norm)
+
+
+def training_reals(samples: list[Sample]) -> list[Sample]:
+    """The only images a bank may be drawn from, in manifest order."""
+    return [s for s in samples if s.split == "train" and s.label == 0]
+
+
+def sample_bank(backbone: Backbone, samples: list[Sample], preset: Preset, seed: int, chunk: int = 32) -> TokenBank:
+    """Eq. 1-2 on the training reals among `samples`. Their tokens are computed once and held (N * D floats an image)."""
+    tokens = list(real_tokens(backbone, training_reals(samples), chunk))
+    return build_bank(lambda: tokens, preset.M, preset.reference, preset.interval, seed)
+
+
+def bank_settings(samples: list[Sample], preset: Preset, seed: int, source: dict) -> dict:
+    """All that a bank depends on. source: {"backbone", "weights", "image_size"}."""
+    reals = training_reals(samples)
+    facts = {"M": preset.M, "reference": preset.reference, "interval": preset.interval, "norm": preset.norm, "seed": seed}
+    return {**source, **facts, "images": len(reals), "data": data_hash(reals)}
+
+
+def save_bank(bank: TokenBank, path: Path, settings: dict, samples: list[Sample], root: Path) -> None:
+    """PATH (safetensors) and PATH.json: which images, backbone, reference and seed made it. Names are relative to root."""
+    tensors = {"f_s": bank.f_s, "reference": bank.reference, "js_all": torch.from_numpy(bank.js_all)}
+    tensors |= {"index": torch.from_numpy(np.asarray(bank.index)), "js": torch.from_numpy(bank.js)}
+    part = path.with_name(path.name + ".part")
+    save_file({k: v.contiguous() for k, v in tensors.items()}, part)
+    part.replace(path)
+    files = [s.path.relative_to(root).as_posix() for s in training_reals(samples)]
+    facts = {"settings": settings, "empty": bank.empty, "version": __version__, "files": files}
+    part.write_text(json.dumps(facts, indent=1) + "\n")
+    part.replace(path.with_suffix(".json"))
+
+
+def load_bank(path: Path, settings: dict) -> TokenBank | None:
+    """The bank of a file, or None where there is none made with these settings; which of the two is said in print."""
+    if not path.is_file():
+        print(f"{path.name}: not in this run yet")
+        return None
+    facts = json.loads(path.with_suffix(".json").read_text())
+    differ = [k for k in settings if facts["settings"].get(k) != settings[k]]
+    if differ:
+        print(f"{path.name}: was made with another {differ[0]}")
+        return None
+    t = load_file(path)
+    return TokenBank(t["f_s"], t["index"].numpy(), t["js"].numpy(), facts["empty"], t["js_all"].numpy(), t["reference"])
+
+
+def trained(kind: str, path: Path, settings: dict, make: Callable[[], tuple[Scorer, dict]], retrain: bool = False) -> Scorer:
+    """The model of PATH if it was trained with the same settings, else a newly made one, saved there.
+
+    make() returns (trained model in eval mode, facts for its JSON). A file of other settings is replaced, and said so.
+    The model comes back from its file in either case: what is evaluated later is what is used here.
+    """
+    if path.is_file() and not retrain:
+        about = json.loads(path.with_suffix(".json").read_text())
+        differ = [k for k in settings if about["settings"].get(k) != settings[k]]
+        if not differ:
+            print(f"{path.name}: already trained with these settings, loaded")
+            return SCORERS[kind].load(path)
+        print(f"{path.name}: was trained with another {differ[0]}, training again")
+    model, facts = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model.save(path, {**facts, "settings": settings})
+    return SCORERS[kind].load(path)
+
+
+def load_scorer(path: Path) -> Scorer:
+    """Whatever kind of model a checkpoint holds, as its JSON says."""
+    record = path.with_suffix(".json")
+    kind = json.loads(record.read_text()).get("kind") if record.is_file() else "sdd"  # `load` says which file is missing
+    if kind not in SCORERS:
+        raise SDDError(f"{record} names no kind of model that is known here ({', '.join(SCORERS)}); name another checkpoint")
+    return SCORERS[kind].load(path)
+
+
+@torch.inference_mode()
+def part_readings(model: Detector, samples: list[Sample], batch: int = 32) -> dict[str, np.ndarray]:
+    """What SDD's parts say of each image, in eval mode: label, logit, D_s (mean over channels and positions, Eq. 10),
+    L_r (squared error of the reconstruction, Eq. 9) and F_low (n, width)."""
+    model.eval()
+    device, found = next(model.parameters()).device, []
+    for x, y, _ in DataLoader(Crops(samples, model.backbone.image_size, train=False), batch):
+        out = model(x.to(device))
+        error = (out.Re - out.V_H).square().mean((1, 2))
+        found.append([t.float().cpu() for t in (y, out.logit, out.D_s.mean((1, 2, 3)), error, out.F_low)])
+    return {
+        k: torch.cat(v).numpy()
+        for k, v in zip(("label", "logit", "D_s", "L_r", "F_low"), zip(*found, strict=True), strict=True)
+    }
+
+
+def validation_facts(model: Scorer, samples: list[Sample], root: Path) -> dict:
+    """For a checkpoint's JSON: the threshold fitted on the val split, and the metrics there."""
+    val = [s for s in samples if s.split == "val"]
+    labels, scores = arrays(score_samples(model, val, root))
+    threshold = fit_threshold(labels, scores)
+    return {"threshold": threshold, "val": metrics(labels, scores, threshold)}

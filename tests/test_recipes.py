@@ -1,0 +1,65 @@
+"""What notebooks hand to each other: whole photographs, banks and models that are made once and never mixed up."""
+
+import numpy as np
+import pytest
+import torch
+
+from sddlib import SDDError, recipes
+from sddlib.baselines.probe import LinearProbe
+from sddlib.data import Sample, read_manifest
+from sddlib.presets import get_preset
+from sddlib.profiles import ROOT
+
+SOURCE = {"backbone": "tiny", "weights": "random", "image_size": 64}
+PRESET = get_preset("paper", M=16)
+
+
+@pytest.fixture(scope="module")
+def samples():
+    return recipes.subset(read_manifest(ROOT / "data" / "manifest.csv"), 1)
+
+
+def test_subset_takes_whole_photographs_with_every_generator(samples):
+    whole = read_manifest(ROOT / "data" / "manifest.csv")
+    assert {(s.split, s.generator) for s in samples} == {(s.split, s.generator) for s in whole}
+    photos = {s.photo for s in samples}
+    assert len(photos) == 3 and samples == [s for s in whole if s.photo in photos]
+    assert recipes.subset(whole, 0) == whole
+
+
+def test_subset_without_a_complete_photograph_is_refused():
+    half = [Sample("a", 0, "camera", "camera", "test", "x"), Sample("b", 1, "g", "f", "test", "y")]
+    with pytest.raises(SDDError, match="no photograph of split test has a fake of every generator"):
+        recipes.subset(half, 1)
+
+
+def test_bank_is_the_same_from_its_file_and_refused_for_other_settings(samples, tmp_path):
+    bank = recipes.sample_bank(recipes.encoder(SOURCE, PRESET.norm), samples, PRESET, 0)
+    settings = recipes.bank_settings(samples, PRESET, 0, SOURCE)
+    path = tmp_path / "bank.safetensors"
+    recipes.save_bank(bank, path, settings, samples, ROOT / "data")
+    loaded = recipes.load_bank(path, settings)
+    assert torch.equal(loaded.f_s, bank.f_s) and np.array_equal(loaded.index, bank.index) and loaded.empty == bank.empty
+    assert recipes.load_bank(path, settings | {"seed": 1}) is None
+    assert recipes.load_bank(tmp_path / "none.safetensors", settings) is None
+
+
+def test_model_is_trained_once_for_the_same_settings_and_again_for_others(tmp_path):
+    made = []
+
+    def make():
+        made.append(1)
+        return LinearProbe(recipes.encoder(SOURCE, PRESET.norm), PRESET), {**SOURCE, "threshold": 0.5}
+
+    path = tmp_path / "probe.safetensors"
+    for settings, retrain, times in (({"lr": 1}, False, 1), ({"lr": 1}, False, 1), ({"lr": 2}, False, 2), ({"lr": 2}, True, 3)):
+        model = recipes.trained("probe", path, settings, make, retrain)
+        assert len(made) == times and model.about["settings"] == settings
+
+
+def test_checkpoint_of_any_kind_is_loaded_as_what_it_is(tmp_path):
+    model = LinearProbe(recipes.encoder(SOURCE, PRESET.norm), PRESET)
+    model.save(tmp_path / "m.safetensors", SOURCE)
+    assert isinstance(recipes.load_scorer(tmp_path / "m.safetensors"), LinearProbe)
+    with pytest.raises(SDDError, match="is missing"):
+        recipes.load_scorer(tmp_path / "other.safetensors")
