@@ -1,0 +1,150 @@
+"""python -m sddlib: env, run, train, score, figures, bench. Every mistake is one line on stderr and exit code 2."""
+
+import argparse
+import logging
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+from . import SDDError
+
+CHECKPOINT = "data/checkpoints/sdd-mini.safetensors"
+
+
+def env(args) -> int:
+    """Fetch the embedded CLIP weights, pinned and hashed, into the cache; a second call only checks them."""
+    from .embedded import fetch_embedded
+
+    print(f"embedded CLIP: {fetch_embedded()}")
+    return 0
+
+
+def run(args, names: list[str] | None = None) -> int:
+    """Run notebooks in order with a profile; print the table, and where notebooks, figures and scores lie."""
+    from .profiles import check_overrides, parse_overrides, read_profile, resolve
+    from .runner import run_notebooks
+    from .runs import new_run_dir, shown
+
+    chosen, overrides = resolve(names or args.notebooks), parse_overrides(args.p)
+    if args.seed is not None:
+        overrides["seed"] = args.seed
+    read_profile(args.profile)
+    check_overrides(overrides, chosen)
+    folder = Path(args.run_dir).resolve() if args.run_dir else new_run_dir(args.profile)
+    args.folder = folder
+    print(f"run folder {shown(folder)}: {', '.join(chosen)} with profile {args.profile}", flush=True)
+    summary = run_notebooks(chosen, args.profile, overrides, folder, lambda text: print(text, flush=True))
+    if (folder / "scores").is_dir():
+        from .report import generator_table, read_run  # heavy: not before it is needed
+
+        print(f"\n{generator_table(read_run(folder))}\n")
+    print(f"{summary['seconds']:.0f} s, peak memory {summary['peak_rss_mb']} MiB")
+    for what in ("notebooks", "figures", "scores", "checkpoints", "summary.json"):
+        if (folder / what).exists():
+            print(f"{what}: {shown(folder / what)}")
+    return 0
+
+
+def train(args) -> int:
+    """Build the token bank and train SDD and both baselines: notebooks 02 and 03."""
+    return run(args, ["02", "03"])
+
+
+def score(args) -> int:
+    """Score image files and folders with a checkpoint; write a CSV with one row a file, also for unreadable ones."""
+    from .verdicts import score_to_csv
+
+    score_to_csv(args.paths, Path(args.out), args.checkpoint and Path(args.checkpoint), args.threshold, args.batch)
+    return 0
+
+
+def figures(args) -> int:
+    """Copy the figures of a run to figures/, all of them or those named."""
+    from .profiles import ROOT, near
+    from .runs import find_run, shown
+
+    folder = find_run(args.run)
+    found = {p.stem: p for p in sorted((folder / "figures").glob("*.svg"))}
+    if not found:
+        raise SDDError(f"{shown(folder)} has no figures; run the notebooks in it first")
+    for name in args.names or found:
+        if name not in found:
+            raise SDDError(f"{shown(folder)} has no figure {name!r}; near it are {near(name, found)}")
+    target = Path(args.to) if args.to else ROOT / "figures"
+    target.mkdir(parents=True, exist_ok=True)
+    for name in args.names or found:
+        for suffix in (".svg", ".png"):
+            print(shown(Path(shutil.copy2(found[name].with_suffix(suffix), target / f"{name}{suffix}"))))
+    return 0
+
+
+def bench(args) -> int:
+    """Print what a training step and scoring cost beside the bare encoder, as ratios (its own --help tells more)."""
+    from .bench import main as bench_main
+
+    return bench_main(args.rest)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sddlib", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name, function):
+        sub = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
+        sub.set_defaults(function=function)
+        return sub
+
+    add("env", env)
+    for sub in (add("run", run), add("train", train)):
+        if sub.get_default("function") is run:
+            sub.add_argument(
+                "notebooks", nargs="+", metavar="NAME", help="03_train, 03, all (the main job) or full (every one)"
+            )
+        sub.add_argument("--profile", default="mini", help="notebooks/profiles/NAME.yaml, or a YAML file (default: mini)")
+        sub.add_argument("-p", action="append", default=[], metavar="NAME=VALUE", help="set a notebook parameter (repeatable)")
+        sub.add_argument("--seed", type=int, help="short for -p seed=N")
+        sub.add_argument(
+            "--run-dir", metavar="DIR", help="run here, or go on in an earlier run (default: a new runs/DATE-PROFILE)"
+        )
+    sub = add("score", score)
+    sub.add_argument("paths", nargs="+", metavar="PATH", help="image files and folders (searched for images)")
+    sub.add_argument("--out", default="verdicts.csv", metavar="CSV", help="where to write (default: verdicts.csv)")
+    sub.add_argument("--checkpoint", metavar="FILE", help=f"safetensors file with its JSON beside it (default: {CHECKPOINT})")
+    sub.add_argument("--threshold", type=float, help="fake above this score (default: the checkpoint's, fitted on validation)")
+    sub.add_argument("--batch", type=int, default=32, help="images a forward pass (default: 32)")
+    sub = add("figures", figures)
+    sub.add_argument("names", nargs="*", metavar="NAME", help="figures to copy (default: all of the run)")
+    sub.add_argument("--run", metavar="DIR", help="run folder (default: runs/latest)")
+    sub.add_argument("--to", metavar="DIR", help="target folder (default: figures/)")
+    add("bench", bench).add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def interrupted(*_) -> None:
+    """Ctrl-C: the sentence that `main` prints is enough, without what the loggers say of a kernel that is going down."""
+    logging.disable(logging.CRITICAL)
+    raise KeyboardInterrupt
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit code: 0 done, 2 a mistake named in one line, 130 interrupted."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["bench"]:  # its options are its own
+        args = argparse.Namespace(function=bench, rest=argv[1:])
+    else:
+        args = build_parser().parse_args(argv)
+    try:
+        return args.function(args)
+    except SDDError as e:
+        print(f"sddlib: {' '.join(str(e).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        where = f"; what was computed is kept in {args.folder}" if hasattr(args, "folder") else ""
+        print(f"sddlib: stopped by the user{where}", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, interrupted)
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""The command line: one row a file whatever is wrong with it, one line for a mistake, no traceback."""
+
+import csv
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sddlib import __main__ as cli
+from sddlib.verdicts import COLUMNS
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder with two pictures, a text file called .png, an empty .jpg, and a file that is no picture's business."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (90, 120, 3), dtype=np.uint8)).save(folder / "a.png")
+    Image.fromarray(rng.integers(0, 255, (40, 30, 4), dtype=np.uint8)).save(folder / "b.webp")
+    (folder / "c_text.png").write_text("not a picture")
+    (folder / "d_empty.jpg").touch()
+    (folder / "notes.txt").write_text("not looked at")
+    return folder
+
+
+def test_score_writes_a_row_for_every_file_good_or_not(smoke_run, command, pictures, tmp_path):
+    out, checkpoint = tmp_path / "v.csv", smoke_run.dir / "checkpoints" / "sdd.safetensors"
+    done = command("score", pictures, tmp_path / "nowhere.png", "--out", out, "--checkpoint", checkpoint)
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(out.open(newline="")))
+    assert list(rows[0]) == COLUMNS
+    names = ["a.png", "b.webp", "c_text.png", "d_empty.jpg", "nowhere.png"]
+    assert [row["path"].rsplit("/", 1)[-1] for row in rows] == names
+    for row in rows[:2]:
+        assert row["verdict"] == ("fake" if float(row["score"]) > float(row["threshold"]) else "real") and not row["error"]
+    assert [(r["width"], r["height"], r["format"]) for r in rows[:2]] == [("120", "90", "PNG"), ("30", "40", "WEBP")]
+    for row in rows[2:]:
+        assert row["error"] and row["score"] == row["verdict"] == ""
+    assert "3 unreadable" in done.stdout
+
+
+def test_score_without_a_readable_file_fails_in_one_line_and_keeps_the_rows(smoke_run, pictures, tmp_path, capsys):
+    out, checkpoint = tmp_path / "v.csv", smoke_run.dir / "checkpoints" / "sdd.safetensors"
+    broken = [str(pictures / "c_text.png"), str(pictures / "d_empty.jpg")]
+    assert cli.main(["score", *broken, "--out", str(out), "--checkpoint", str(checkpoint)]) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1 and "none of the 2 files could be read" in said
+    assert len(list(csv.DictReader(out.open(newline="")))) == 2
+
+
+def test_given_threshold_decides_the_verdict(smoke_run, pictures, tmp_path, capsys):
+    checkpoint = str(smoke_run.dir / "checkpoints" / "lora.safetensors")
+    for threshold, verdict in (("0", "fake"), ("1", "real")):
+        out = tmp_path / f"{verdict}.csv"
+        options = ["--out", str(out), "--checkpoint", checkpoint, "--threshold", threshold]
+        assert cli.main(["score", str(pictures / "a.png"), *options]) == 0
+        (row,) = csv.DictReader(out.open(newline=""))
+        assert row["verdict"] == verdict and float(row["threshold"]) == float(threshold)
+
+
+def test_verdict_does_not_depend_on_the_batch(smoke_run, pictures, tmp_path):
+    checkpoint = str(smoke_run.dir / "checkpoints" / "sdd.safetensors")
+    scores = []
+    for batch in ("1", "32"):
+        out = tmp_path / f"{batch}.csv"
+        assert cli.main(["score", str(pictures), "--out", str(out), "--checkpoint", checkpoint, "--batch", batch]) == 0
+        scores.append([float(r["score"]) for r in csv.DictReader(out.open(newline="")) if r["score"]])
+    assert np.allclose(*scores, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "arguments, named",
+    [
+        (["score", "x.png", "--checkpoint", "none.safetensors"], "none.safetensors is missing"),
+        (["score", "x.png", "--batch", "0"], "--batch 0"),
+        (["score", "x.png", "--threshold", "2"], "--threshold 2"),
+        (["score", "x.png", "--out", "no/such/folder/v.csv"], "its folder does not exist"),
+        (["run", "nonsense"], "there is no notebook 'nonsense'"),
+        (["run", "all", "--profile", "smok"], "there is no profile 'smok'; there are smoke"),
+        (["run", "03", "-p", "epohcs=1"], "'epohcs' is no parameter of 03_train; near it are epochs"),
+        (["train", "-p", "draws=1"], "'draws' is no parameter of 02_token_bank, 03_train"),
+        (["figures", "--run", "no-such-run"], "no-such-run is missing"),
+    ],
+)
+def test_mistake_is_one_line_with_its_cure_and_exit_code_2(arguments, named, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1 and named in said
+
+
+def test_folder_without_images_is_named(tmp_path, capsys):
+    assert cli.main(["score", str(tmp_path), "--out", str(tmp_path / "v.csv")]) == 2
+    assert "no image files in" in capsys.readouterr().err
+
+
+def test_interrupt_is_one_sentence_and_exit_code_130(monkeypatch, capsys):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "env", interrupted)
+    assert cli.main(["env"]) == 130
+    assert capsys.readouterr().err == "sddlib: stopped by the user\n"
+
+
+def test_help_imports_nothing_heavy():
+    check = "import sys; from sddlib.__main__ import build_parser; build_parser().format_help()"
+    check += "; assert not {'torch', 'numpy', 'yaml', 'nbformat'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check]).returncode == 0
+
+
+def test_figures_are_copied_by_name_from_a_run(smoke_run, tmp_path, capsys):
+    run = ["--run", str(smoke_run.dir), "--to", str(tmp_path / "f")]
+    assert cli.main(["figures", "ap_by_generator", *run]) == 0
+    assert sorted(p.name for p in (tmp_path / "f").iterdir()) == ["ap_by_generator.png", "ap_by_generator.svg"]
+    assert cli.main(["figures", "ap_by_genrator", *run]) == 2
+    assert "near it are ap_by_generator" in capsys.readouterr().err
+    assert cli.main(["figures", *run]) == 0
+    saved = {p.name for p in (smoke_run.dir / "figures").iterdir()}
+    assert {p.name for p in (tmp_path / "f").iterdir()} == saved
+
+
+def test_evaluation_without_checkpoints_says_what_is_missing(tmp_path, capsys):
+    assert cli.main(["run", "04", "--profile", "smoke", "--run-dir", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1 and "04_evaluate stopped in cell" in said and "sdd.safetensors is missing" in said
