@@ -1,4 +1,4 @@
-"""python -m sddlib: env, run, train, score, figures, bench. Every mistake is one line on stderr and exit code 2."""
+"""python -m sddlib: env, run, train, score, seeds, figures, bench. Every mistake is one line on stderr and exit code 2."""
 
 import argparse
 import logging
@@ -59,6 +59,15 @@ def score(args) -> int:
     return 0
 
 
+def seeds(args) -> int:
+    """Runs that differ in their seed, side by side: mean, spread and intervals over photographs and runs."""
+    from .report import seeds_table
+    from .runs import find_run
+
+    print(seeds_table([find_run(folder) for folder in args.runs], args.draws))
+    return 0
+
+
 def figures(args) -> int:
     """Copy the figures of a run to figures/, all of them or those named."""
     from .profiles import ROOT, near
@@ -113,6 +122,9 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--checkpoint", metavar="FILE", help=f"safetensors file with its JSON beside it (default: {CHECKPOINT})")
     sub.add_argument("--threshold", type=float, help="fake above this score (default: the checkpoint's, fitted on validation)")
     sub.add_argument("--batch", type=int, default=32, help="images a forward pass (default: 32)")
+    sub = add("seeds", seeds)
+    sub.add_argument("runs", nargs="+", metavar="DIR", help="run folders of one profile, one a seed")
+    sub.add_argument("--draws", type=int, default=1000, help="bootstrap draws (default: 1000)")
     sub = add("figures", figures)
     sub.add_argument("names", nargs="*", metavar="NAME", help="figures to copy (default: all of the run)")
     sub.add_argument("--run", metavar="DIR", help="run folder (default: runs/latest)")

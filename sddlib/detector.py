@@ -9,12 +9,12 @@ from torch.utils.data import DataLoader
 
 from . import SDDError
 from .backbone import Backbone
-from .scorer import Scorer
 from .data import Crops, Sample
 from .enhancement import Enhancement
 from .losses import sdd_loss
 from .presets import Preset
 from .reconstruction import Reconstruction, difference_map
+from .scorer import Scorer
 
 
 class Output(NamedTuple):
@@ -44,7 +44,7 @@ class Detector(Scorer):
         backbone.add_lora(preset.lora_r, preset.lora_alpha, preset.lora_dropout, preset.lora_blocks)
         self.register_buffer("f_s", f_s.clone())
         D, g, size = backbone.D, backbone.g, backbone.image_size
-        self.reconstruction = Reconstruction(D, preset.width, preset.heads, preset.attention_dropout)
+        self.reconstruction = Reconstruction(D, preset.width, preset.heads, preset.attention_dropout, preset.residual)
         self.enhancement = Enhancement(D, g, size, preset.channels, preset.F_low, preset.pool)
         self.head = nn.Linear(preset.F_low + D, 1)
 

@@ -23,6 +23,7 @@ class Preset:
     width: int = 384
     heads: int = 6
     attention_dropout: float = 0.0
+    residual: str = "none"  # printed: none; "bank" and "tokens" (release) keep Re from collapsing to one token
     detach_target: bool = True  # whether L_r's target V_H gets a gradient, Eq. 9: the paper is silent
     # Enhancement, Eq. 11-13
     channels: tuple[int, ...] = (32, 64, 64)

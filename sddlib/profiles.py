@@ -1,5 +1,6 @@
 """Which notebooks there are, which parameters each accepts, and the values that a profile or a command line gives them."""
 
+import re
 import ast
 import difflib
 from collections.abc import Iterable
@@ -139,7 +140,9 @@ def parse_overrides(pairs: Iterable[str]) -> dict:
         if not equals or not name.isidentifier():
             raise SDDError(f"-p {pair!r} is not name=value")
         try:
-            values[name] = yaml.safe_load(text) if text.strip() else text
+            value = yaml.safe_load(text) if text.strip() else text
         except yaml.YAMLError:
             raise SDDError(f"-p {name}: {text!r} is not a valid YAML value; quote it") from None
+        # YAML 1.1 takes 5e-4 for a text: it asks for a dot and a sign
+        values[name] = float(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d+\.?\d*[eE][+-]?\d+", value) else value
     return values

@@ -42,10 +42,18 @@ class Reconstruction(nn.Module):
 
     Printed, Eqs. 6 and 8 query with the M bank tokens, so Re could be compared with V_H only if M = N. `paper` reads them
     as V_H and R3 querying R1: Re has N tokens and M is free.
+
+    residual: where a sublayer's queries are added to its output before the LayerNorm. "none": nowhere, as printed; attention is
+    near uniform at the start, every row of R1 becomes the same token, and Re with it. "bank": at f_s, R2 and R3, never
+    at V_H, so that the bank keeps its M different tokens and an image still cannot be copied past it. "tokens": at V_H, R2
+    and R3 (the authors' release), which lets V_H through.
     """
 
-    def __init__(self, D: int, width: int, heads: int, dropout: float = 0.0):
+    def __init__(self, D: int, width: int, heads: int, dropout: float = 0.0, residual: str = "none"):
         super().__init__()
+        if residual not in ("none", "bank", "tokens"):
+            raise SDDError(f"reconstruction residual {residual!r} is unknown; use 'none', 'bank' or 'tokens'")
+        self.residual = residual
         self.mha1, self.mha2, self.mha3, self.mha4 = (MHA(D, width, heads, dropout) for _ in range(4))
         self.ln1, self.ln2, self.ln3, self.ln4 = (nn.LayerNorm(D) for _ in range(4))
         self._bank_queries, self._made_from, self._sources = None, [], ()
@@ -69,10 +77,13 @@ class Reconstruction(nn.Module):
     def forward(self, V_H: Tensor, f_s: Tensor) -> Tensor:
         """V_H: (B, N, D) patch tokens, f_s: (M, D) bank -> Re: (B, N, D)."""
         q = self.bank_queries(f_s).expand(len(V_H), -1, -1)  # (B, M, W), no copy
-        R1 = self.ln1(self.mha1.attend(q, V_H))  # (B, M, D)  Eq. 5
-        R2 = self.ln2(self.mha2(V_H, R1))  # (B, N, D)  Eq. 6
-        R3 = self.ln3(self.mha3(R2, R2))  # (B, N, D)  Eq. 7
-        return self.ln4(self.mha4(R3, R1))  # (B, N, D)  Eq. 8
+        none = self.residual == "none"
+        R1 = self.mha1.attend(q, V_H)  # (B, M, D)  Eq. 5
+        R1 = self.ln1(R1 + f_s if self.residual == "bank" else R1)
+        R2 = self.mha2(V_H, R1)  # (B, N, D)  Eq. 6
+        R2 = self.ln2(R2 + V_H if self.residual == "tokens" else R2)
+        R3 = self.ln3(self.mha3(R2, R2) + (0 if none else R2))  # (B, N, D)  Eq. 7
+        return self.ln4(self.mha4(R3, R1) + (0 if none else R3))  # (B, N, D)  Eq. 8
 
 
 def _version(t: Tensor) -> int:

@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from . import SDDError
 from .evaluate import read_scores, table
+from .intervals import bootstrap
 
 NAMES = {"sdd": "SDD", "lora": "LoRA + linear", "probe": "linear probe"}
 
@@ -52,3 +55,24 @@ def threshold_table(runs: dict[str, list[dict]], split: str = "test") -> str:
         keys = ("acc_val", "real_acc_val", "fake_acc_val", "acc", "real_acc", "fake_acc")
         body.append([NAMES[m], f"{summary['threshold']:.4g}", *(sum(line[k] for line in unseen) / len(unseen) for k in keys)])
     return columns([header, *body])
+
+
+def seeds_table(run_dirs: list[Path], draws: int = 1000) -> str:
+    """Runs that differ in their seed, side by side: mean and spread of every summary value, and 95 % intervals of the AP."""
+    runs = [read_run(folder) for folder in run_dirs]
+    methods = [m for m in NAMES if all(m in run for run in runs)]
+    runs = [{m: run[m] for m in methods} for run in runs]
+    images = [[(r["path"], r["label"]) for r in rows] for run in runs for rows in run.values()]
+    if any(other != images[0] for other in images[1:]):
+        raise SDDError("these runs did not score the same images in the same order; compare runs of one manifest and profile")
+    keys = ("mean_ap_unseen", "min_ap_unseen", "mean_auroc_unseen", "mean_acc_unseen", "mean_acc05_unseen", "ap_seen")
+    body = []
+    for key in keys:
+        found = {m: [table(run[m])[1][key] for run in runs] for m in methods}
+        body.append([key, *(f"{np.mean(v):.3f} ± {np.std(v, ddof=1) if len(v) > 1 else 0:.3f}" for v in found.values())])
+    lines = [["mean ± sd over runs", *(NAMES[m] for m in methods)], *body]
+    spans = [["mean_ap_unseen", "estimate", "95 % low", "high"]]
+    for name, values in bootstrap(runs, draws).items():
+        spans.append([" - ".join(NAMES[m] for m in ([name] if isinstance(name, str) else name)), *values])
+    count = f"{len(runs)} runs; intervals draw runs and photographs, {draws} draws, differences paired"
+    return f"{columns(lines)}\n\n{columns(spans)}\n{count}"

@@ -9,12 +9,11 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, average_precision_score, balanced_accuracy_score, roc_auc_score
 from torch import nn
 
-from sddlib import SDDError
+from sddlib import SDDError, intervals
 from sddlib.baselines.lora import LinearOutput
 from sddlib.data import Sample
 from sddlib.evaluate import (
     COLUMNS,
-    bootstrap,
     by_generator,
     fit_threshold,
     metrics,
@@ -25,6 +24,7 @@ from sddlib.evaluate import (
     table,
     write_csv,
 )
+from sddlib.intervals import bootstrap
 
 
 class Brightness(nn.Module):
@@ -270,7 +270,7 @@ def test_interval_contains_the_estimate_and_the_estimate_is_the_tables():
 
 def test_a_method_against_itself_differs_by_exactly_0_even_over_seeds():
     runs = [{"a": rows(k), "b": rows(k)} for k in range(3)]
-    assert bootstrap(runs, draws=15)["a - b"] == (0.0, 0.0, 0.0)
+    assert bootstrap(runs, draws=15)["a", "b"] == (0.0, 0.0, 0.0)
 
 
 def test_differences_are_paired():
@@ -279,43 +279,35 @@ def test_differences_are_paired():
     b = [{**x, "score": x["score"] + 0.02 * x["label"]} for x in a]
     found = bootstrap([{"a": a, "b": b}], draws=100)
     width = {n: high - low for n, (_, low, high) in found.items()}
-    assert width["a - b"] < 0.3 * min(width["a"], width["b"])
-    assert found["a - b"][0] == pytest.approx(found["a"][0] - found["b"][0]) and found["a - b"][2] <= 0
+    assert width["a", "b"] < 0.3 * min(width["a"], width["b"])
+    assert found["a", "b"][0] == pytest.approx(found["a"][0] - found["b"][0]) and found["a", "b"][2] <= 0
 
 
 def test_a_photographs_crops_and_fakes_move_together(monkeypatch):
-    """Whatever is drawn, all rows of a photograph carry the same weight, in every generator."""
-    from sddlib import evaluate
-
+    """Whatever is drawn, all rows of a photograph carry the same weight, in every generator and for every seed."""
     r, seen = rows(photos=6), []
     place = {x["score"]: x["photo"] for x in r}
-    real = average_precision_score
+    real = intervals.weighted_ap
 
-    def watch(y, s, sample_weight):
-        seen.append({})
-        for score, w in zip(s, sample_weight, strict=True):
-            assert seen[-1].setdefault(place[score], w) == w
-        return real(y, s, sample_weight=sample_weight)
+    def watch(y, s, w):
+        seen.append({place[score]: tuple(column) for score, column in zip(s, w.T, strict=True)})
+        for score, column in zip(s, w.T, strict=True):
+            assert seen[-1][place[score]] == tuple(column)
+        return real(y, s, w)
 
-    monkeypatch.setattr(evaluate, "average_precision_score", watch)
-    bootstrap([{"a": r}], draws=30)
-    assert len(seen) == 2 * 31
-    for vae, diffusion in zip(seen[::2], seen[1::2], strict=True):
-        assert vae == diffusion and sum(vae.values()) == 6
-    assert len({tuple(w.items()) for w in seen}) > 20
+    monkeypatch.setattr(intervals, "weighted_ap", watch)
+    bootstrap([{"a": r}, {"a": r}], draws=30)
+    assert len(seen) == 4 and all(group == seen[0] for group in seen)  # 2 seeds, 2 unseen generators
+    drawn = np.array(list(seen[0].values()))
+    assert drawn.shape == (6, 31) and (drawn.sum(0) == 6).all() and len(np.unique(drawn, axis=1).T) > 20
 
 
-def test_weights_are_repetition():
-    r = rows(photos=5)
-    kept = pick(r, split="val") + [x for p in (0, 0, 0, 3, 4) for x in pick(r, photo=f"test{p}")]
-    y = np.array([x["label"] for x in pick(kept, split="test") if x["generator"] in ("camera", "vae")])
-    s = np.array([x["score"] for x in pick(kept, split="test") if x["generator"] in ("camera", "vae")])
-    w = {"test0": 3, "test1": 0, "test2": 0, "test3": 1, "test4": 1}
-    group = by_generator(r)["vae"]
-    weighted = average_precision_score(
-        [x["label"] for x in group], [x["score"] for x in group], sample_weight=[w[x["photo"]] for x in group]
-    )
-    assert weighted == pytest.approx(average_precision_score(y, s))
+def test_weighted_ap_is_sklearns_with_ties_and_absent_images():
+    rng = np.random.default_rng(0)
+    y, s = rng.integers(0, 2, 60), rng.integers(0, 12, 60) / 12
+    w = rng.integers(0, 4, (50, 60)).astype(float)
+    expected = [average_precision_score(y, s, sample_weight=row) for row in w]
+    np.testing.assert_allclose(intervals.weighted_ap(y, s, w), expected, rtol=1e-12)
 
 
 def test_seeds_are_drawn_too_and_the_interval_follows_its_own_seed():

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbone import Backbone
-from ..scorer import Scorer
 from ..presets import Preset
+from ..scorer import Scorer
 
 
 class LinearOutput(NamedTuple):

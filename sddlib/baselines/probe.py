@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..backbone import Backbone
-from ..scorer import Scorer
 from ..data import Crops, Sample
 from ..presets import Preset
+from ..scorer import Scorer
 from ..train import pick_device, progress
 from .lora import LinearOutput
 
