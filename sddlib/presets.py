@@ -13,7 +13,7 @@ class Preset:
     # LoRA, Sec. 4.1: r = alpha = 6. The printed dropout 0.8 is runnable; the default was chosen on validation
     lora_r: int = 6
     lora_alpha: int = 6
-    lora_dropout: float = 0.1
+    lora_dropout: float = 0.2
     lora_blocks: int | None = None  # adapt the last k blocks; None: all (release). The paper is silent
     # Token bank, Eq. 2. M, reference token and interval: the paper is silent
     M: int = 256

@@ -1,8 +1,8 @@
 """Which notebooks there are, which parameters each accepts, and the values that a profile or a command line gives them."""
 
-import re
 import ast
 import difflib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 

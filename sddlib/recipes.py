@@ -104,7 +104,7 @@ def trained(kind: str, path: Path, settings: dict, make: Callable[[], tuple[Scor
     """
     if path.is_file() and not retrain:
         about = json.loads(path.with_suffix(".json").read_text())
-        differ = [k for k in settings if about["settings"].get(k) != settings[k]]
+        differ = [k for k in settings if about.get("settings", {}).get(k) != settings[k]]
         if not differ:
             print(f"{path.name}: already trained with these settings, loaded")
             return SCORERS[kind].load(path)
@@ -116,9 +116,13 @@ def trained(kind: str, path: Path, settings: dict, make: Callable[[], tuple[Scor
 
 
 def load_scorer(path: Path) -> Scorer:
-    """Whatever kind of model a checkpoint holds, as its JSON says."""
-    record = path.with_suffix(".json")
-    kind = json.loads(record.read_text()).get("kind") if record.is_file() else "sdd"  # `load` says which file is missing
+    """Whatever kind of model a checkpoint holds, as its JSON says; where that is missing, `load` names the file."""
+    record, kind = path.with_suffix(".json"), "sdd"
+    if record.is_file():
+        try:
+            kind = json.loads(record.read_text()).get("kind")
+        except (ValueError, AttributeError):
+            raise SDDError(f"{record} is broken; copy or train it again") from None
     if kind not in SCORERS:
         raise SDDError(f"{record} names no kind of model that is known here ({', '.join(SCORERS)}); name another checkpoint")
     return SCORERS[kind].load(path)

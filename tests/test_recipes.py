@@ -63,3 +63,9 @@ def test_checkpoint_of_any_kind_is_loaded_as_what_it_is(tmp_path):
     assert isinstance(recipes.load_scorer(tmp_path / "m.safetensors"), LinearProbe)
     with pytest.raises(SDDError, match="is missing"):
         recipes.load_scorer(tmp_path / "other.safetensors")
+    (tmp_path / "m.json").write_text("{")
+    with pytest.raises(SDDError, match="m.json is broken"):
+        recipes.load_scorer(tmp_path / "m.safetensors")
+    (tmp_path / "m.json").write_text('{"kind": "oracle"}')
+    with pytest.raises(SDDError, match="names no kind of model that is known here"):
+        recipes.load_scorer(tmp_path / "m.safetensors")
