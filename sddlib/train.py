@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from . import SDDError
-from .data import Crops, Sample
+from .data import Crops, Sample, TwinBatches
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class TrainConfig:
     epochs: int = 10
     batch: int = 32
     lr: float = 1e-4
+    scratch: float = 1.0  # factor on the rate of modules that start from random weights; LoRA keeps lr
     weight_decay: float = 5e-4  # release
     warmup: float = 0.1  # share of all steps with linearly rising rate
     patience: int = 3  # epochs without a lower validation loss before training stops
@@ -53,6 +54,16 @@ def progress(iterable, **options):
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that training may change, by name."""
     return {n: p for n, p in model.named_parameters() if p.requires_grad}
+
+
+def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
+    """For the optimizer: LoRA at config.lr, the rest at config.lr * config.scratch; no decay on biases and norms, whose size
+    means something."""
+    groups: dict[tuple, list] = {}
+    for name, p in trainable(model).items():
+        rate = config.lr if "lora_" in name else config.lr * config.scratch
+        groups.setdefault((rate, config.weight_decay if p.ndim > 1 else 0.0), []).append(p)
+    return [{"params": found, "lr": rate, "weight_decay": decay} for (rate, decay), found in groups.items()]
 
 
 @torch.inference_mode()
@@ -88,17 +99,11 @@ def train(
     crops = Crops(train_samples, size, train=True, seed=config.seed, keep=config.keep)
     order = torch.Generator().manual_seed(config.seed)
     options = {"num_workers": config.workers}
-    loader = DataLoader(crops, config.batch, shuffle=True, generator=order, drop_last=True, **options)
+    loader = DataLoader(crops, batch_sampler=TwinBatches(train_samples, config.batch, order), **options)
     val_loader = DataLoader(Crops(val_samples, size, train=False, keep=config.keep), 32, **options)
     if not len(loader):
         raise SDDError(f"batch {config.batch} is larger than the {len(crops)} training images; lower it")
-    params = trainable(model)
-    # No decay on biases and norms, whose size means something
-    groups = [
-        {"params": [p for p in params.values() if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in params.values() if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=config.lr)
+    optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=config.lr)
     total = config.epochs * len(loader)
     rise = max(1, round(config.warmup * total))
     schedule = torch.optim.lr_scheduler.LambdaLR(

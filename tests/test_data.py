@@ -1,5 +1,8 @@
 """Data: every readable picture becomes the same three channels, unreadable ones one sentence, crops follow their seed."""
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,20 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from sddlib import SDDError
-from sddlib.data import Crops, Sample, check_splits, data_hash, decode, open_image, read_manifest, scan_paths, to_input, to_rgb
+from sddlib.data import (
+    Crops,
+    Sample,
+    TwinBatches,
+    check_splits,
+    content_ids,
+    data_hash,
+    decode,
+    open_image,
+    read_manifest,
+    scan_paths,
+    to_input,
+    to_rgb,
+)
 
 HEADER = "path,label,generator,family,split,photo\n"
 
@@ -183,7 +199,7 @@ def crops(tmp_path) -> list[Sample]:
     return samples
 
 
-def test_training_crops_depend_only_on_seed_epoch_and_index(crops):
+def test_training_crops_depend_only_on_seed_epoch_and_content(crops):
     def epoch(n: int, seed: int = 0, **options) -> dict[int, torch.Tensor]:
         data = Crops(crops, 16, train=True, seed=seed, keep=options.pop("keep", False))
         data.epoch = n
@@ -198,6 +214,50 @@ def test_training_crops_depend_only_on_seed_epoch_and_index(crops):
     for other in (epoch(1), epoch(0, seed=1)):
         assert sum(torch.equal(one[i], other[i]) for i in range(6)) == 0
     assert not torch.equal(one[0], one[1])
+
+
+@pytest.fixture
+def twins(tmp_path) -> list[Sample]:
+    """Five photographs: all real first, then a fake of three of them that shows the same pixels."""
+    made = []
+    for label, folder, photos in ((0, "camera", range(5)), (1, "gan", (3, 0, 4))):
+        (tmp_path / folder).mkdir()
+        for i in photos:
+            path = tmp_path / folder / f"{i}.png"
+            picture(40, 50, i).save(path)
+            made.append(sample(path, label, photo=f"photo{i}"))
+    return made
+
+
+def test_a_real_crop_and_its_regeneration_are_cut_at_the_same_window(twins):
+    data = Crops(twins, 16, train=True)
+    for data.epoch in range(3):
+        x = [data[i][0] for i in range(len(twins))]
+        assert torch.equal(x[3], x[5]) and torch.equal(x[0], x[6]) and torch.equal(x[4], x[7])
+        assert not torch.equal(x[1], x[2])
+
+
+def test_batches_hold_an_image_once_and_its_twin_beside_it(twins):
+    batches = TwinBatches(twins, 3, torch.Generator().manual_seed(0))
+    one, other = list(batches), list(batches)
+    assert len(batches) == 2 and one != other
+    assert list(TwinBatches(twins, 3, torch.Generator().manual_seed(0))) == one
+    whole = TwinBatches(twins, 8, torch.Generator().manual_seed(0))
+    for _ in range(5):
+        (order,) = whole
+        assert sorted(order) == list(range(8))
+        assert all(abs(order.index(real) - order.index(fake)) == 1 for real, fake in ((3, 5), (0, 6), (4, 7)))
+
+
+def test_without_twins_batches_are_plain_shuffling(crops):
+    seen = [tuple(order) for seed in range(30) for order in TwinBatches(crops, 6, torch.Generator().manual_seed(seed))]
+    assert all(sorted(order) == list(range(6)) for order in seen) and len(set(seen)) > 20
+
+
+def test_same_file_name_of_another_photograph_is_no_twin(crops):
+    assert content_ids(crops).tolist() == list(range(6))
+    named_alike = [dataclasses.replace(s, path=Path(f"{s.label}/0001.png")) for s in crops]
+    assert content_ids(named_alike).tolist() == list(range(6))
 
 
 def test_training_crops_are_real_crops_some_of_them_mirrored(crops):

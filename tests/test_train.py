@@ -165,20 +165,28 @@ def test_rate_rises_then_falls_to_zero(samples, monkeypatch):
     assert history[-1]["lr"] == pytest.approx(0, abs=1e-12)
 
 
+def test_new_modules_learn_at_their_own_rate():
+    model = detector()
+    groups = train.parameter_groups(model, TrainConfig(lr=1e-3, scratch=4.0))
+    rate = {id(p): g["lr"] for g in groups for p in g["params"]}
+    found = {n: rate[id(p)] for n, p in trainable(model).items()}
+    assert {n for n, r in found.items() if r == 1e-3} == {n for n in found if "lora_" in n}
+    assert set(found.values()) == {1e-3, 4e-3}
+
+
 def test_decay_spares_biases_and_norms(samples, monkeypatch):
     seen = []
     original = torch.optim.AdamW.__init__
     monkeypatch.setattr(torch.optim.AdamW, "__init__", lambda self, g, **k: (seen.extend(g), original(self, g, **k))[1])
     model = detector()
     run(model, samples, epochs=1, weight_decay=0.3)
-    decayed, spared = seen
-    assert decayed["weight_decay"] == 0.3 and spared["weight_decay"] == 0
-    ids = {id(p) for p in spared["params"]}
+    assert {g["weight_decay"] for g in seen} == {0.3, 0.0}
+    ids = {id(p) for g in seen if not g["weight_decay"] for p in g["params"]}
     names = {n for n, p in trainable(model).items() if id(p) in ids}
     assert names == {
         n for n in trainable(model) if n.endswith("bias") or ".ln" in n or n.endswith((".conv.1.weight", ".deconv.1.weight"))
     }
-    assert len(decayed["params"]) + len(spared["params"]) == len(trainable(model))
+    assert sum(len(g["params"]) for g in seen) == len(trainable(model))
 
 
 def test_what_cannot_be_trained_is_refused(samples):
