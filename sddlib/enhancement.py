@@ -35,9 +35,11 @@ class Enhancement(nn.Module):
     """Three fused stages and a projection to the vector F_low that meets T_CLS in Eq. 15.
 
     channels: (C1, C2, C3), one a stage. pool: "mean" averages the last stage over positions, "flatten" keeps them.
+    highpass: the filters that meet the pixels start without their mean, blind to flat colour, which otherwise drowns the
+    traces for longer than a short training lasts.
     """
 
-    def __init__(self, D: int, g: int, image_size: int, channels: tuple[int, ...], width: int, pool: str):
+    def __init__(self, D: int, g: int, image_size: int, channels: tuple[int, ...], width: int, pool: str, highpass: bool):
         super().__init__()
         if pool not in ("mean", "flatten"):
             raise SDDError(f"enhancer pooling {pool!r} is unknown; use 'mean' or 'flatten'")
@@ -47,6 +49,9 @@ class Enhancement(nn.Module):
             sides.append(side)
         inputs = (3, *channels[:-1])
         self.stages = nn.ModuleList(Stage(i, o, D, g, s) for i, o, s in zip(inputs, channels, sides, strict=True))
+        if highpass:
+            filters = self.stages[0].conv[0].weight.data  # (C1, 3, 3, 3)
+            filters -= filters.mean((2, 3), keepdim=True)
         self.pool = pool
         self.project = nn.Linear(channels[-1] * (1 if pool == "mean" else sides[-1] ** 2), width)
 

@@ -5,11 +5,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def reconstruction_loss(Re: Tensor, V_H: Tensor, y: Tensor, detach_target: bool = True) -> Tensor:
+def reconstruction_loss(Re: Tensor, V_H: Tensor, y: Tensor, detach_target: bool = False) -> Tensor:
     """L_r, Eq. 9: mean squared error between Re and V_H over the *real* images of the batch; 0 where there are none.
 
-    Re, V_H: (B, N, D); y: (B,) labels. detach_target keeps L_r from pulling the encoder itself towards what is easy to
-    rebuild; the paper does not say.
+    Re, V_H: (B, N, D); y: (B,) labels. The paper does not say whether the target is detached. If it is not, L_r also draws
+    the encoder's tokens of reals towards what the bank rebuilds; detach_target keeps it from that.
     """
     real = y == 0
     target = V_H.detach() if detach_target else V_H

@@ -24,11 +24,12 @@ class Preset:
     heads: int = 6
     attention_dropout: float = 0.0
     residual: str = "none"  # printed: none; "bank" and "tokens" (release) keep Re from collapsing to one token
-    detach_target: bool = True  # whether L_r's target V_H gets a gradient, Eq. 9: the paper is silent
+    detach_target: bool = False  # Eq. 9: silent. Not detached (release), L_r also draws the encoder's tokens of reals together
     # Enhancement, Eq. 11-13
     channels: tuple[int, ...] = (32, 64, 64)
     F_low: int = 256  # width of the enhancer's vector (release: 256)
     pool: str = "mean"
+    highpass: bool = True  # the first stage's filters start without their mean; initialisation: the paper is silent
     # Losses, Eq. 14 and 16. The margin is printed; the weights are the release's, relative to the BCE's 1.5
     margin: float = 8.0
     lambda_tri: float = 0.222
