@@ -25,8 +25,17 @@ def rows():
 
 @pytest.fixture(scope="module")
 def samples(rows):
-    return [SimpleNamespace(path=DATA / r["path"], label=int(r["label"]), generator=r["generator"], family=r["family"],
-                            split=r["split"], photo=r["photo"]) for r in rows]
+    return [
+        SimpleNamespace(
+            path=DATA / r["path"],
+            label=int(r["label"]),
+            generator=r["generator"],
+            family=r["family"],
+            split=r["split"],
+            photo=r["photo"],
+        )
+        for r in rows
+    ]
 
 
 def test_manifest_and_files_are_the_same_set(rows):

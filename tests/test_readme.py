@@ -1,0 +1,114 @@
+"""The README is true: every command in it is one that works, every link leads somewhere."""
+
+import csv
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sddlib import __main__ as cli
+from sddlib import runner
+from sddlib.profiles import all_parameters, check_overrides
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of one language."""
+    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+
+
+def commands() -> list[list[str]]:
+    """Every command line of the README's sh blocks as words, comments left out; `a && b` are two."""
+    lines = [part for block in blocks("sh") for line in block.splitlines() for part in line.split("&&")]
+    return [words for words in (shlex.split(line, comments=True) for line in lines) if words]
+
+
+def sddlib_commands(name: str) -> list[list[str]]:
+    found = [words[3:] for words in commands() if words[:3] == ["python", "-m", "sddlib"]]
+    return [words for words in found if words[0] == name]
+
+
+def test_every_command_is_of_a_kind_that_is_tested_here():
+    known = {("make",), ("papermill",), ("conda", "env"), (".",), ("python", "data/make_checkpoint.py")}
+    known |= {("python", "-m", module) for module in ("sddlib", "pytest", "jupyterlab", "pip", "venv", "ipykernel")}
+    for words in commands():
+        assert any(tuple(words[: len(k)]) == k for k in known), f"no test knows {' '.join(words)}"
+    tested = {"env", "run", "score", "seeds", "figures", "bench"}
+    assert {words[3] for words in commands() if words[:3] == ["python", "-m", "sddlib"]} <= tested
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_make_has_every_target_that_is_named():
+    named = {words[1] for words in commands() if words[0] == "make"} | set(re.findall(r"`make (\w+)`", README))
+    assert {"run", "test", "env", "lab", "bench"} <= named
+    for target in named:
+        done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_lines_without_make_are_the_bodies_of_make():
+    makefile = (ROOT / "Makefile").read_text().replace('"$(VENV)"', ".venv").replace("'", '"')
+    for words in commands():
+        if words[:2] == ["python", "-m"] and words[2] in ("pip", "ipykernel", "pytest", "jupyterlab"):
+            body = [w for w in words[1:] if w not in ("-e", ".[notebooks,test]", "Python (sddlib)")]
+            assert all(word in makefile for word in body), f"make does not do {' '.join(words)}"
+    assert ["env"] in sddlib_commands("env") and ["run", "all", "--profile", "mini"] in sddlib_commands("run")
+
+
+@pytest.mark.parametrize("words", sddlib_commands("run"), ids=" ".join)
+def test_run_commands_name_notebooks_and_parameters_that_exist(words, tmp_path, monkeypatch):
+    seen = {}
+
+    def check(names, profile, overrides, run_dir, say):
+        check_overrides(overrides, names)
+        seen.update({name: all_parameters(profile, name, overrides) for name in names})
+        return {"seconds": 0, "peak_rss_mb": 0}
+
+    monkeypatch.setattr(runner, "run_notebooks", check)
+    assert cli.main([*words, "--run-dir", str(tmp_path)]) == 0
+    assert seen
+
+
+@pytest.mark.parametrize("words", sddlib_commands("score"), ids=" ".join)
+def test_score_commands_work_on_the_shipped_checkpoint(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    at = words.index("--out") + 1
+    out = tmp_path / words[at]
+    assert cli.main([*words[:at], str(out), *words[at + 1 :]]) == 0, capsys.readouterr().err
+    rows = list(csv.DictReader(out.open(newline="")))
+    assert rows and all(row["verdict"] in ("real", "fake") and not row["error"] for row in rows)
+
+
+def test_seeds_and_figures_commands_work_on_a_run(smoke_run, tmp_path, capsys):
+    for words in sddlib_commands("seeds"):
+        words = [str(smoke_run.dir) if word.startswith("runs/") else word for word in words]
+        assert cli.main([*words, "--draws", "10"]) == 0
+        assert f"{len(words) - 1} runs" in capsys.readouterr().out
+    for words in sddlib_commands("figures"):
+        assert cli.main([*words, "--run", str(smoke_run.dir), "--to", str(tmp_path)]) == 0
+        assert list(tmp_path.glob("*.png"))
+
+
+def test_python_example_runs_as_printed(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    (example,) = blocks("python")
+    exec(compile(example, "README.md", "exec"), {})
+    assert 0 <= float(capsys.readouterr().out) <= 1
+
+
+def test_files_that_are_linked_exist():
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), f"{target} is linked and not there"
+
+
+def test_papermill_example_names_a_notebook_and_its_parameters():
+    for words in commands():
+        if words[0] == "papermill":
+            assert words[1].startswith("notebooks/") and "-p" in words
+            names = {words[i + 1] for i, word in enumerate(words) if word == "-p"}
+            assert names <= set(all_parameters("mini", Path(words[1]).stem, {}))
