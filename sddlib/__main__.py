@@ -22,20 +22,24 @@ def env(args) -> int:
 
 def run(args, names: list[str] | None = None) -> int:
     """Run notebooks in order with a profile; print the table, and where notebooks, figures and scores lie."""
-    from .profiles import check_overrides, parse_overrides, read_profile, resolve
+    from .profiles import all_parameters, check_overrides, parse_overrides, read_profile, resolve
     from .runner import run_notebooks
     from .runs import new_run_dir, shown
 
     chosen, overrides = resolve(names or args.notebooks), parse_overrides(args.p)
     if args.seed is not None:
+        if overrides.get("seed", args.seed) != args.seed:
+            raise SDDError(f"--seed {args.seed} and -p seed={overrides['seed']} disagree; give one")
         overrides["seed"] = args.seed
     read_profile(args.profile)
     check_overrides(overrides, chosen)
+    for name in chosen:  # everything is refused before a folder is made
+        all_parameters(args.profile, name, overrides)
     folder = Path(args.run_dir).resolve() if args.run_dir else new_run_dir(args.profile)
     args.folder = folder
     print(f"run folder {shown(folder)}: {', '.join(chosen)} with profile {args.profile}", flush=True)
     summary = run_notebooks(chosen, args.profile, overrides, folder, lambda text: print(text, flush=True))
-    if (folder / "scores").is_dir():
+    if any(name >= "04" for name in chosen) and (folder / "scores").is_dir():
         from .report import generator_table, read_run  # heavy: not before it is needed
 
         print(f"\n{generator_table(read_run(folder))}\n")

@@ -15,8 +15,6 @@ from sklearn.preprocessing import StandardScaler
 
 from . import SDDError
 
-CAMERA = "camera"
-
 
 def _test_sets(samples):
     """{generator: the camera samples and that generator's, of split test}."""

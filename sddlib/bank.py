@@ -40,8 +40,8 @@ def sample_by_js(js: np.ndarray, M: int, interval: str = "observed") -> tuple[np
 
     js: (Na,) divergences in [0, 1]. interval: "observed" cuts [min, max] of js into M segments, "unit" the printed
     [0, 1]. Each segment gives its token nearest the target, its right edge; an empty one takes the nearest token not yet
-    used (the lower one on a tie). Among equal tokens the first index is taken, in an empty
-    segment the last. Returns (indices (M,), empty (M,) bool: which segments held no token).
+    used (the lower one on a tie). Among equal tokens the first index is taken; a token that fills an empty segment from
+    below is the last of its equals. Returns (indices (M,), empty (M,) bool: which segments held no token).
     """
     js = np.asarray(js, dtype=np.float64)
     if interval not in ("observed", "unit"):
@@ -104,8 +104,8 @@ class TokenBank:
 def reference_token(chunks: Chunks, kind: str, seed: int) -> Tensor:
     """The initial token r~ of Eq. 2, which the paper leaves open.
 
-    kind: "mean", the average real token, or "random", one real token drawn by `seed`. Both are independent of the
-    chunking (the mean is summed in float64, token by token groups only change its last bits).
+    kind: "mean", the average real token, or "random", one real token drawn by `seed`. The mean is summed in
+    float64, so that chunking changes at most its last bits.
     """
     if kind == "mean":
         total, count = 0, 0

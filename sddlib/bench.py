@@ -41,23 +41,22 @@ def training_step(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> C
     optimizer = torch.optim.AdamW(trainable(model).values(), lr=1e-5)
 
     def step() -> None:
+        model.train()  # here and not once: what is scored in between would leave it merged and in eval mode
         optimizer.zero_grad(set_to_none=True)
         model.loss(x, y)["total"].backward()
         optimizer.step()
 
-    model.train()
     return step
 
 
-def scoring(model: torch.nn.Module, x: torch.Tensor) -> Callable[[], None]:
+def scoring(model: torch.nn.Module, x: torch.Tensor, _y: torch.Tensor) -> Callable[[], None]:
     """One forward pass in eval mode without a graph, LoRA folded into the weights where there is any."""
     encoder = getattr(model, "backbone", model)
-    encoder.merge_lora()
-    model.eval()
 
     @torch.inference_mode()
     def forward() -> None:
-        model(x)
+        encoder.merge_lora()  # at once when it is merged already
+        model.eval()(x)
 
     return forward
 
@@ -83,10 +82,10 @@ def main(argv: list[str]) -> int:
     threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
     print(f"{args.backbone} at {args.image_size} px, batch {args.batch}, preset paper (M {preset.M}, width {preset.width})")
     print(f"{device}{threads}, torch {torch.__version__}, median of {args.pairs} interleaved pairs [lowest, highest]")
-    for name, base, a, b in (
-        ("training step", "LoRA-CLIP + linear head", training_step(sdd, x, y), training_step(lora, x, y)),
-        ("scoring", "bare encoder", scoring(sdd, x), scoring(bare, x)),
+    for name, base, job, other in (
+        ("training step", "LoRA-CLIP + linear head", training_step, lora),
+        ("scoring", "bare encoder", scoring, bare),
     ):
-        mid, low, high, seconds = ratio(a, b, args.pairs)
+        mid, low, high, seconds = ratio(job(sdd, x, y), job(other, x, y), args.pairs)
         print(f"SDD {name} / {base}: {mid:.2f} [{low:.2f}, {high:.2f}]; the base: {1000 * seconds / args.batch:.1f} ms/image")
     return 0

@@ -7,7 +7,7 @@ from . import SDDError
 
 
 class Stage(nn.Module):
-    """One stage n: F(n) from the image side, F'(n) = deconv(D_s) * F(n), and their weighted sum F_low(n).
+    """One stage n: F(n) from the image side, F'(n) = deconv(D_s) * F(n), and F_low(n), F' raised where it agrees with F.
 
     D_s (B, D, g, g) is brought to the stage's side by a deconvolution whose stride is the rounded ratio, then fitted
     exactly by interpolation. Convolutions and deconvolutions are each followed by BN and ReLU (Sec. 3.3).

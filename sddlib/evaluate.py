@@ -157,7 +157,6 @@ def table(rows: list[dict], split: str = "test") -> tuple[list[dict], dict[str, 
     summary = {"threshold": threshold, "mean_ap_unseen": mean["ap"], "mean_auroc_unseen": mean["auroc"]}
     summary |= {"mean_acc_unseen": mean["acc_val"], "mean_acc05_unseen": mean["acc"]}
     summary["min_ap_unseen"] = min(line["ap"] for line in unseen)
-    for line in lines:
-        if line["seen"]:
-            summary["ap_seen"] = line["ap"]
+    if trained_on := [line["ap"] for line in lines if line["seen"]]:
+        summary["ap_seen"] = float(np.mean(trained_on))
     return lines, summary

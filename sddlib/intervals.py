@@ -9,7 +9,8 @@ from .evaluate import arrays, by_generator, seen_generators
 def weighted_ap(y: np.ndarray, s: np.ndarray, w: np.ndarray) -> np.ndarray:
     """Average precision of labels y (n,) and scores s (n,) under many weightings w (draws, n) at once -> (draws,).
 
-    The same as scikit-learn's `average_precision_score` with sample weights: equal scores share one threshold.
+    The same as scikit-learn's `average_precision_score` with sample weights: equal scores share one threshold. NaN for a
+    weighting without fakes.
     """
     order = np.argsort(-s, kind="stable")
     y, s, w = y[order], s[order], w[:, order]
@@ -17,7 +18,8 @@ def weighted_ap(y: np.ndarray, s: np.ndarray, w: np.ndarray) -> np.ndarray:
     hits, taken = np.cumsum(w * y, 1)[:, ends], np.cumsum(w, 1)[:, ends]
     precision = np.divide(hits, taken, out=np.zeros(hits.shape), where=taken > 0)
     gained = np.diff(hits, axis=1, prepend=0)
-    return (gained * precision).sum(1) / hits[:, -1]
+    found = hits[:, -1]
+    return np.divide((gained * precision).sum(1), found, out=np.full(len(found), np.nan), where=found > 0)
 
 
 def bootstrap(runs: list[dict[str, list[dict]]], draws: int = 1000, seed: int = 0, split: str = "test") -> dict:
@@ -50,5 +52,7 @@ def bootstrap(runs: list[dict[str, list[dict]]], draws: int = 1000, seed: int = 
                 y, s = arrays(rows)
                 by_seed[k] += weighted_ap(y, s, weights[:, [where[r["photo"]] for r in rows]]) / len(unseen)
         samples[m] = np.take_along_axis(by_seed.T, chosen, 1).mean(1)
+    if not all(np.isfinite(v).all() for v in samples.values()):
+        raise SDDError("a draw held no fake of some generator: too few photographs for an interval; score more of them")
     samples |= {(a, b): samples[a] - samples[b] for i, a in enumerate(methods) for b in methods[i + 1 :]}
     return {n: (float(v[0]), *map(float, np.percentile(v[1:], (2.5, 97.5)))) for n, v in samples.items()}

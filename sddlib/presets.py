@@ -7,7 +7,8 @@ from . import SDDError
 
 @dataclass(frozen=True)
 class Preset:
-    """All choices that define an SDD. `paper` is what the paper says, made shape-consistent."""
+    """All choices that define an SDD. The defaults are preset `paper`: what the paper prints, made shape-consistent (LoRA's
+    dropout apart), and where it is silent, which each field says, what was chosen on validation photographs."""
 
     norm: str = "ln_post"  # tokens after CLIP's final LayerNorm, or "none": raw (release). The paper is silent
     # LoRA, Sec. 4.1: r = alpha = 6. The printed dropout 0.8 is runnable; the default was chosen on validation
@@ -25,11 +26,11 @@ class Preset:
     attention_dropout: float = 0.0
     residual: str = "none"  # printed: none; "bank" and "tokens" (release) keep Re from collapsing to one token
     detach_target: bool = False  # Eq. 9: silent. Not detached (release), L_r also draws the encoder's tokens of reals together
-    # Enhancement, Eq. 11-13
+    # Enhancement, Eq. 11-13. Widths, pooling and initialisation: the paper is silent
     channels: tuple[int, ...] = (32, 64, 64)
     F_low: int = 256  # width of the enhancer's vector (release: 256)
     pool: str = "mean"
-    highpass: bool = True  # the first stage's filters start without their mean; initialisation: the paper is silent
+    highpass: bool = True  # the first stage's filters start without their mean
     # Losses, Eq. 14 and 16. The margin is printed; the weights are the release's, relative to the BCE's 1.5
     margin: float = 8.0
     lambda_tri: float = 0.222

@@ -125,7 +125,9 @@ def all_parameters(profile: str, notebook: str, overrides: dict) -> dict:
 
 
 def check_overrides(overrides: dict, notebooks: list[str]) -> None:
-    """Refuse a name from the command line that no notebook of this run has."""
+    """Refuse a name from the command line that no notebook of this run has, and the one that has an option of its own."""
+    if "run_dir" in overrides:
+        raise SDDError("the run folder is no -p parameter of a run; name it with --run-dir")
     accepted = set().union(*(parameters(n) for n in notebooks))
     for name in overrides:
         if name not in accepted:

@@ -1,6 +1,7 @@
 """What the notebooks hand to each other: a smaller benchmark, the token bank as a file, a model that is trained only once."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def save_bank(bank: TokenBank, path: Path, settings: dict, samples: list[Sample]
     part = path.with_name(path.name + ".part")
     save_file({k: v.contiguous() for k, v in tensors.items()}, part)
     part.replace(path)
-    files = [s.path.relative_to(root).as_posix() for s in training_reals(samples)]
+    files = [os.path.relpath(s.path, root) for s in training_reals(samples)]
     facts = {"settings": settings, "empty": bank.empty, "version": __version__, "files": files}
     part.write_text(json.dumps(facts, indent=1) + "\n")
     part.replace(path.with_suffix(".json"))
@@ -84,7 +85,7 @@ def save_bank(bank: TokenBank, path: Path, settings: dict, samples: list[Sample]
 
 def load_bank(path: Path, settings: dict) -> TokenBank | None:
     """The bank of a file, or None where there is none made with these settings; which of the two is said in print."""
-    if not path.is_file():
+    if not path.is_file() or not path.with_suffix(".json").is_file():
         print(f"{path.name}: not in this run yet")
         return None
     facts = json.loads(path.with_suffix(".json").read_text())
@@ -102,7 +103,7 @@ def trained(kind: str, path: Path, settings: dict, make: Callable[[], tuple[Scor
     make() returns (trained model in eval mode, facts for its JSON). A file of other settings is replaced, and said so.
     The model comes back from its file in either case: what is evaluated later is what is used here.
     """
-    if path.is_file() and not retrain:
+    if path.is_file() and path.with_suffix(".json").is_file() and not retrain:
         about = json.loads(path.with_suffix(".json").read_text())
         differ = [k for k in settings if about.get("settings", {}).get(k) != settings[k]]
         if not differ:
@@ -113,6 +114,14 @@ def trained(kind: str, path: Path, settings: dict, make: Callable[[], tuple[Scor
     path.parent.mkdir(parents=True, exist_ok=True)
     model.save(path, {**facts, "settings": settings})
     return SCORERS[kind].load(path)
+
+
+def check_trained_on(model: Scorer, samples: list[Sample]) -> None:
+    """Refuse to test a model on a benchmark whose train and val images are not those it was trained on: test images may be
+    among the latter. samples: the whole benchmark."""
+    own = data_hash([s for split in ("train", "val") for s in samples if s.split == split])
+    if model.about.get("data") != own:
+        raise SDDError(f"the {model.kind} checkpoint was trained on other images than this manifest and limit hold; use those")
 
 
 def load_scorer(path: Path) -> Scorer:
@@ -145,7 +154,8 @@ def part_readings(model: Detector, samples: list[Sample], batch: int = 32) -> di
 
 
 def validation_facts(model: Scorer, samples: list[Sample], root: Path) -> dict:
-    """For a checkpoint's JSON: the threshold fitted on the val split, and the metrics there."""
+    """For a checkpoint's JSON: the threshold fitted on the val split, and the metrics there, with LoRA merged as in scoring."""
+    model.backbone.merge_lora()
     val = [s for s in samples if s.split == "val"]
     labels, scores = arrays(score_samples(model, val, root))
     threshold = fit_threshold(labels, scores)

@@ -1,5 +1,6 @@
 """The tables of a run, from its score files alone."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -57,10 +58,34 @@ def threshold_table(runs: dict[str, list[dict]], split: str = "test") -> str:
     return columns([header, *body])
 
 
+def check_seeds(run_dirs: list[Path]) -> None:
+    """Refuse runs that differ in anything but their seed, or not even in that, as their run.json says."""
+    records = []
+    for folder in run_dirs:
+        if not (folder / "run.json").is_file():
+            raise SDDError(f"{folder} has no run.json; name run folders that `python -m sddlib run` made")
+        records.append(json.loads((folder / "run.json").read_text()))
+    seeds = [r["seed"] for r in records]
+    if len(set(seeds)) < len(seeds):
+        raise SDDError(f"the seeds of these runs are {seeds}; name runs of different seeds")
+    others = [
+        {n: {k: v for k, v in p.items() if k not in ("seed", "run_dir")} for n, p in r["parameters"].items()} for r in records
+    ]
+    for folder, other in zip(run_dirs, others, strict=True):
+        for name in other.keys() & others[0].keys():
+            if differ := [k for k in other[name] if other[name][k] != others[0][name].get(k)]:
+                raise SDDError(
+                    f"{folder} and {run_dirs[0]} differ in {differ[0]} of {name}; name runs that differ in the seed only"
+                )
+
+
 def seeds_table(run_dirs: list[Path], draws: int = 1000) -> str:
     """Runs that differ in their seed, side by side: mean and spread of every summary value, and 95 % intervals of the AP."""
+    check_seeds(run_dirs)
     runs = [read_run(folder) for folder in run_dirs]
     methods = [m for m in NAMES if all(m in run for run in runs)]
+    if not methods:
+        raise SDDError("these runs share no method that all have scored; run notebook 04_evaluate in each")
     runs = [{m: run[m] for m in methods} for run in runs]
     images = [[(r["path"], r["label"]) for r in rows] for run in runs for rows in run.values()]
     if any(other != images[0] for other in images[1:]):
@@ -68,7 +93,7 @@ def seeds_table(run_dirs: list[Path], draws: int = 1000) -> str:
     keys = ("mean_ap_unseen", "min_ap_unseen", "mean_auroc_unseen", "mean_acc_unseen", "mean_acc05_unseen", "ap_seen")
     body = []
     for key in keys:
-        found = {m: [table(run[m])[1][key] for run in runs] for m in methods}
+        found = {m: [table(run[m])[1].get(key, np.nan) for run in runs] for m in methods}  # no ap_seen without a seen generator
         body.append([key, *(f"{np.mean(v):.3f} ± {np.std(v, ddof=1) if len(v) > 1 else 0:.3f}" for v in found.values())])
     lines = [["mean ± sd over runs", *(NAMES[m] for m in methods)], *body]
     spans = [["mean_ap_unseen", "estimate", "95 % low", "high"]]

@@ -33,7 +33,9 @@ def run_notebooks(names: list[str], profile: str, overrides: dict, run_dir: Path
     check_overrides(overrides, names)
     values = {name: all_parameters(profile, name, overrides) | {"run_dir": str(run_dir)} for name in names}
     record = {"profile": profile, "seed": next(iter(values.values()))["seed"], "parameters": values, "versions": versions()}
-    write_json(run_dir / "run.json", record)
+    before = run_dir / "run.json"
+    earlier = json.loads(before.read_text())["parameters"] if before.is_file() else {}
+    write_json(before, record | {"parameters": earlier | values})
     if run_dir.parent == RUNS:
         set_latest(run_dir)
     begun, seconds = time.perf_counter(), {}
@@ -85,8 +87,12 @@ def execute(name: str, values: dict, run_dir: Path, say) -> None:
 
 
 def write_summary(run_dir: Path, record: dict, seconds: float, each: dict[str, float]) -> dict:
-    """RUN/summary.json: the notebooks' numbers under SUMMARY_KEYS, time, peak memory, seed, profile, versions."""
-    handed = [json.loads(path.read_text()) for path in sorted((run_dir / "metrics").glob("*.json"))]
+    """RUN/summary.json: the notebooks' numbers under SUMMARY_KEYS, time, peak memory, seed, profile, versions.
+
+    What later notebooks left in an earlier run of the same folder is not repeated: it belongs to other checkpoints.
+    """
+    left = sorted((run_dir / "metrics").glob("*.json"))
+    handed = [json.loads(path.read_text()) for path in left if path.stem <= max(each)]
     found = {key: m[key] for m in handed for key in SUMMARY_KEYS if key in m}
     peak = max([peak_rss_mb(), *(m["peak_rss_mb"] for m in handed)])
     summary = {**found, "seconds": round(seconds, 1), "seconds_each": each, "peak_rss_mb": round(peak)}

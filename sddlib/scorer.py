@@ -53,6 +53,7 @@ class Scorer(nn.Module):
         facts = {**about, "kind": self.kind, "preset": self.preset.as_dict(), "version": __version__}
         facts |= {"image_size": self.backbone.image_size, "fingerprint": self.backbone.fingerprint}
         part = path.with_name(path.name + ".part")
+        path.with_suffix(".json").unlink(missing_ok=True)  # killed in between, new weights must not meet old facts
         save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, part, metadata={"kind": self.kind})
         part.replace(path)
         part.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")

@@ -22,6 +22,8 @@ def score_to_csv(paths: list[str], out: Path, checkpoint: Path | None, threshold
         raise SDDError(f"--batch {batch} is no number of images; use 1 or more")
     if threshold is not None and not 0 <= threshold <= 1:
         raise SDDError(f"--threshold {threshold} is no probability; use 0 to 1")
+    if out.is_dir():
+        raise SDDError(f"--out {out} is a folder; name a CSV file")
     if not out.resolve().parent.is_dir():
         raise SDDError(f"--out {out}: its folder does not exist; make it first")
     files = scan_paths(paths)

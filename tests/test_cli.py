@@ -78,6 +78,10 @@ def test_verdict_does_not_depend_on_the_batch(smoke_run, pictures, tmp_path):
         (["score", "x.png", "--batch", "0"], "--batch 0"),
         (["score", "x.png", "--threshold", "2"], "--threshold 2"),
         (["score", "x.png", "--out", "no/such/folder/v.csv"], "its folder does not exist"),
+        (["score", "x.png", "--out", "."], "--out . is a folder"),
+        (["run", "all", "-p", "run_dir=x"], "name it with --run-dir"),
+        (["run", "03", "-p", "seed=1", "--seed", "2"], "--seed 2 and -p seed=1 disagree"),
+        (["run", "03", "-p", "epochs=three"], "epochs = 'three' is not of type int"),
         (["run", "nonsense"], "there is no notebook 'nonsense'"),
         (["run", "all", "--profile", "smok"], "there is no profile 'smok'; there are smoke"),
         (["run", "03", "-p", "epohcs=1"], "'epohcs' is no parameter of 03_train; near it are epochs"),
@@ -90,6 +94,7 @@ def test_mistake_is_one_line_with_its_cure_and_exit_code_2(arguments, named, cap
     assert cli.main(arguments) == 2
     said = capsys.readouterr().err
     assert len(said.splitlines()) == 1 and named in said
+    assert not list(tmp_path.iterdir())
 
 
 def test_folder_without_images_is_named(tmp_path, capsys):

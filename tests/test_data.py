@@ -154,6 +154,23 @@ def test_what_is_no_image_is_one_sentence_that_names_the_file(tmp_path):
             decode(tmp_path / name)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_broken_exif_is_one_sentence(tmp_path):
+    """Pillow raises TypeError here, of all things: no kind of exception may get past."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x011A] = 6, 72.0
+    picture(40, 30).save(tmp_path / "a.jpg", exif=exif)
+    whole = (tmp_path / "a.jpg").read_bytes()
+    failures = 0
+    for at in range(20, 90):
+        (tmp_path / "b.jpg").write_bytes(whole[:at] + b"\x01" + whole[at + 1 :])
+        try:
+            open_image(tmp_path / "b.jpg")
+        except SDDError:
+            failures += 1
+    assert failures
+
+
 def test_decompression_bomb_is_refused(tmp_path, monkeypatch):
     picture(64, 64).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)

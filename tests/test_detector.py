@@ -117,6 +117,7 @@ def test_a_bank_that_does_not_fit_is_refused():
 def test_paper_prints_what_the_paper_prints():
     p = get_preset("paper")
     assert (p.lora_r, p.lora_alpha, p.margin, len(p.channels)) == (6, 6, 8.0, 3)
+    assert (p.residual, p.lora_dropout, get_preset("paper", lora_dropout=0.8).lora_dropout) == ("none", 0.2, 0.8)
     with pytest.raises(SDDError, match="preset 'papr' is unknown"):
         get_preset("papr")
     with pytest.raises(SDDError, match="no field 'rank'"):

@@ -80,15 +80,13 @@ def test_scores_do_not_depend_on_batch_size_or_workers(tmp_path):
         np.testing.assert_allclose([r["score"] for r in other], [r["score"] for r in one], atol=1e-6)
 
 
-def test_very_sure_scores_stay_apart():
+def test_very_sure_scores_stay_apart(tmp_path):
     class Sure(Brightness):
         def forward(self, x):
             return LinearOutput(torch.tensor([20.0, 25.0, 30.0])[: len(x)], x)
 
-    rows = score_paths(Sure(), ["a", "b", "c"])  # not there: only the logits matter
-    assert all(r["score"] == "" for r in rows)
-    p = torch.sigmoid(torch.tensor([20.0, 25.0, 30.0]).double())
-    assert len(set(p.tolist())) == 3
+    rows = score_paths(Sure(), [grey(tmp_path / f"{v}.png", v) for v in (10, 20, 30)])
+    assert len({r["score"] for r in rows}) == 3 and max(r["score"] for r in rows) < 1
 
 
 def test_scores_file_comes_back_as_it_was_written(tmp_path):
@@ -320,4 +318,13 @@ def test_seeds_are_drawn_too_and_the_interval_follows_its_own_seed():
 def test_unreadable_images_are_left_out_written_or_not():
     r = rows()
     gaps = [[{**x, "score": gap} if x["photo"] == "test3" else x for x in r] for gap in (None, "")]
-    assert bootstrap([{"a": gaps[0]}], draws=5) == bootstrap([{"a": gaps[1]}], draws=5)
+    without = [x for x in r if x["photo"] != "test3" or x["label"] == 0]
+    without = [x | {"score": None} if x["photo"] == "test3" else x for x in without]
+    expected = bootstrap([{"a": without}], draws=5)
+    assert all(bootstrap([{"a": g}], draws=5) == expected for g in gaps)
+
+
+def test_too_few_photographs_for_an_interval_are_said_to_be():
+    few = [x for x in rows() if x["split"] != "test" or x["label"] == 0 or x["photo"] == "test0"]
+    with pytest.raises(SDDError, match="too few photographs"):
+        bootstrap([{"a": few}], draws=50)

@@ -1,6 +1,7 @@
 """The README is true: every command in it is one that works, every link leads somewhere."""
 
 import csv
+import json
 import re
 import shlex
 import shutil
@@ -39,7 +40,8 @@ def test_every_command_is_of_a_kind_that_is_tested_here():
     for words in commands():
         assert any(tuple(words[: len(k)]) == k for k in known), f"no test knows {' '.join(words)}"
     tested = {"env", "run", "score", "seeds", "figures", "bench"}
-    assert {words[3] for words in commands() if words[:3] == ["python", "-m", "sddlib"]} <= tested
+    assert {words[3] for words in commands() if words[:3] == ["python", "-m", "sddlib"]} == tested - {"bench"}
+    assert sddlib_commands("score") and sddlib_commands("run")
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")
@@ -52,12 +54,20 @@ def test_make_has_every_target_that_is_named():
 
 
 def test_lines_without_make_are_the_bodies_of_make():
-    makefile = (ROOT / "Makefile").read_text().replace('"$(VENV)"', ".venv").replace("'", '"')
-    for words in commands():
-        if words[:2] == ["python", "-m"] and words[2] in ("pip", "ipykernel", "pytest", "jupyterlab"):
-            body = [w for w in words[1:] if w not in ("-e", ".[notebooks,test]", "Python (sddlib)")]
-            assert all(word in makefile for word in body), f"make does not do {' '.join(words)}"
+    makefile = (ROOT / "Makefile").read_text()
+    for variable, value in (("$(PY)", "python"), ('"$(VENV)"', ".venv"), ("--disable-pip-version-check $(PIP_ARGS) ", "")):
+        makefile = makefile.replace(variable, value)
+    bodies = [shlex.split(line.strip().strip("@").split(" $(TORCH)")[0].split(" || ")[0]) for line in recipe_lines(makefile)]
+    modules = ("pip", "ipykernel", "pytest", "jupyterlab")
+    ours = [words for words in commands() if words[:2] == ["python", "-m"] and words[2] in modules]
+    assert len(ours) == 5
+    for words in ours:
+        assert words in bodies, f"make does not do {' '.join(words)}"
     assert ["env"] in sddlib_commands("env") and ["run", "all", "--profile", "mini"] in sddlib_commands("run")
+
+
+def recipe_lines(makefile: str) -> list[str]:
+    return [line for line in makefile.splitlines() if line.strip().lstrip("@").startswith("python -m")]
 
 
 @pytest.mark.parametrize("words", sddlib_commands("run"), ids=" ".join)
@@ -86,12 +96,31 @@ def test_score_commands_work_on_the_shipped_checkpoint(words, tmp_path, monkeypa
 
 def test_seeds_and_figures_commands_work_on_a_run(smoke_run, tmp_path, capsys):
     for words in sddlib_commands("seeds"):
-        words = [str(smoke_run.dir) if word.startswith("runs/") else word for word in words]
-        assert cli.main([*words, "--draws", "10"]) == 0
-        assert f"{len(words) - 1} runs" in capsys.readouterr().out
+        folders = [another_seed(smoke_run.dir, tmp_path / str(seed), seed) for seed in range(len(words) - 1)]
+        assert cli.main(["seeds", *map(str, folders), "--draws", "10"]) == 0
+        assert f"{len(folders)} runs" in capsys.readouterr().out
     for words in sddlib_commands("figures"):
         assert cli.main([*words, "--run", str(smoke_run.dir), "--to", str(tmp_path)]) == 0
         assert list(tmp_path.glob("*.png"))
+
+
+def another_seed(run: Path, folder: Path, seed: int) -> Path:
+    """The scores of a run in a folder that says that it had this seed."""
+    shutil.copytree(run / "scores", folder / "scores")
+    record = json.loads((run / "run.json").read_text()) | {"seed": seed}
+    (folder / "run.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_runs_of_one_seed_or_of_other_settings_are_not_pooled(smoke_run, tmp_path, capsys):
+    one, two, other = (another_seed(smoke_run.dir, tmp_path / str(seed), seed) for seed in range(3))
+    assert cli.main(["seeds", str(one), str(one)]) == 2
+    assert "different seeds" in capsys.readouterr().err
+    record = json.loads((other / "run.json").read_text())
+    record["parameters"]["03_train"]["lr"] = 1.0
+    (other / "run.json").write_text(json.dumps(record))
+    assert cli.main(["seeds", str(one), str(two), str(other)]) == 2
+    assert "lr of 03_train" in capsys.readouterr().err
 
 
 def test_python_example_runs_as_printed(monkeypatch, capsys):

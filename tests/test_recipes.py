@@ -6,7 +6,7 @@ import torch
 
 from sddlib import SDDError, recipes
 from sddlib.baselines.probe import LinearProbe
-from sddlib.data import Sample, read_manifest
+from sddlib.data import Sample, data_hash, read_manifest
 from sddlib.presets import get_preset
 from sddlib.profiles import ROOT
 
@@ -31,6 +31,14 @@ def test_subset_without_a_complete_photograph_is_refused():
     half = [Sample("a", 0, "camera", "camera", "test", "x"), Sample("b", 1, "g", "f", "test", "y")]
     with pytest.raises(SDDError, match="no photograph of split test has a fake of every generator"):
         recipes.subset(half, 1)
+
+
+def test_a_model_is_not_tested_on_another_benchmark_than_its_own(samples):
+    model = LinearProbe(recipes.encoder(SOURCE, PRESET.norm), PRESET)
+    model.about = {"data": data_hash([s for split in ("train", "val") for s in samples if s.split == split])}
+    recipes.check_trained_on(model, samples)
+    with pytest.raises(SDDError, match="probe checkpoint was trained on other images"):
+        recipes.check_trained_on(model, samples[1:])
 
 
 def test_bank_is_the_same_from_its_file_and_refused_for_other_settings(samples, tmp_path):

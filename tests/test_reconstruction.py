@@ -11,9 +11,9 @@ from sddlib.reconstruction import Reconstruction, difference_map
 D, W, HEADS, N, M = 12, 20, 4, 9, 7
 
 
-def module(dropout: float = 0.0) -> Reconstruction:
+def module(dropout: float = 0.0, residual: str = "none") -> Reconstruction:
     torch.manual_seed(0)
-    made = Reconstruction(D, W, HEADS, dropout)
+    made = Reconstruction(D, W, HEADS, dropout, residual)
     with torch.no_grad():
         for p in made.parameters():  # LayerNorms and biases too, so that leaving one out shows
             p.normal_(0, 0.5)
@@ -46,12 +46,14 @@ def ln(parts, x):
     return (x - mean) / (var + parts.eps).sqrt() * parts.weight + parts.bias
 
 
-def test_Re_is_Eq_5_to_8_written_out():
-    m, (V_H, f_s) = module().double(), (t.double() for t in inputs())
-    R1 = ln(m.ln1, mha(m.mha1, f_s.expand(3, M, D), V_H))
-    R2 = ln(m.ln2, mha(m.mha2, V_H, R1))
-    R3 = ln(m.ln3, mha(m.mha3, R2, R2))
-    Re = ln(m.ln4, mha(m.mha4, R3, R1))
+@pytest.mark.parametrize("residual, at", [("none", ()), ("bank", (1, 3, 4)), ("tokens", (2, 3, 4))])
+def test_Re_is_Eq_5_to_8_written_out(residual, at):
+    """at: the sublayers whose queries are added to their output."""
+    m, (V_H, f_s) = module(residual=residual).double(), (t.double() for t in inputs())
+    R1 = ln(m.ln1, mha(m.mha1, f_s.expand(3, M, D), V_H) + (f_s if 1 in at else 0))
+    R2 = ln(m.ln2, mha(m.mha2, V_H, R1) + (V_H if 2 in at else 0))
+    R3 = ln(m.ln3, mha(m.mha3, R2, R2) + (R2 if 3 in at else 0))
+    Re = ln(m.ln4, mha(m.mha4, R3, R1) + (R3 if 4 in at else 0))
     assert R1.shape == (3, M, D) and Re.shape == V_H.shape
     assert torch.allclose(m(V_H, f_s), Re, atol=1e-10)
     with torch.no_grad():  # and with the queries from the cache

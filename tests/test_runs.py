@@ -213,6 +213,16 @@ def test_failing_notebook_is_one_sentence_and_earlier_ones_are_kept(three_notebo
     assert "  epoch 1 done" in said and "epoch 1 done" in (three_notebooks / "log.txt").read_text()
 
 
+def test_summary_leaves_out_what_later_notebooks_left_in_the_folder_before(three_notebooks):
+    runner.run_notebooks(["00_a", "02_c"], "p", {}, three_notebooks, lambda _: None)
+    for name, key in (("00_a", "ap_seen"), ("02_c", "mean_ap_unseen")):
+        runs.write_json(three_notebooks / "metrics" / f"{name}.json", {key: 0.5, "peak_rss_mb": 1})
+    summary = runner.run_notebooks(["00_a"], "p", {"seed": 6}, three_notebooks, lambda _: None)
+    assert summary["ap_seen"] == 0.5 and "mean_ap_unseen" not in summary
+    parameters = json.loads((three_notebooks / "run.json").read_text())["parameters"]
+    assert {n: p["seed"] for n, p in parameters.items()} == {"00_a": 6, "02_c": 5}
+
+
 def test_wrong_override_is_refused_before_anything_starts(three_notebooks):
     with pytest.raises(SDDError, match="'sede' is no parameter of 00_a; near it are seed"):
         runner.run_notebooks(["00_a"], "p", {"sede": 1}, three_notebooks)

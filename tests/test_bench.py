@@ -1,0 +1,32 @@
+"""The bench times what it says: a step that trains LoRA whatever was scored before, and scoring that trains nothing."""
+
+import re
+
+import torch
+
+from sddlib import bench
+from sddlib.backbone import Backbone
+from sddlib.baselines.lora import LoraLinear
+from sddlib.presets import get_preset
+from sddlib.train import trainable
+from sddlib.weights import load_backbone
+
+
+def test_training_and_scoring_do_not_get_in_each_others_way():
+    model = LoraLinear(Backbone(load_backbone("tiny", "random"), 64), get_preset("paper"))
+    x, y = torch.randn(4, 3, 64, 64), torch.tensor([0, 1, 0, 1])
+    step, forward = bench.training_step(model, x, y), bench.scoring(model, x, y)
+    forward()
+    assert not model.training and all(layer.merged for layer in model.backbone.lora_layers().values())
+    step()
+    assert all(p.grad is not None for p in trainable(model).values())
+    before = {n: p.clone() for n, p in trainable(model).items()}
+    forward()
+    assert all(torch.equal(p, before[n]) for n, p in trainable(model).items())
+
+
+def test_bench_prints_both_ratios(capsys):
+    assert bench.main(["--backbone", "tiny", "--image-size", "64", "--batch", "2", "--pairs", "1"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"SDD training step / LoRA-CLIP \+ linear head: \d+\.\d\d", said)
+    assert re.search(r"SDD scoring / bare encoder: \d+\.\d\d", said)
