@@ -24,14 +24,14 @@ def gallery(samples, photos: int = 3, split: str = "test"):
     """The same crops of some photographs from the camera and from every generator. Data: the samples shown, row by row."""
     kept = [s for s in samples if s.split == split]
     names = list(dict.fromkeys(s.generator for s in kept))
-    crops = {}
+    by_photo = {}
     for s in kept:
-        crops.setdefault((s.photo, s.path.stem), {})[s.generator] = s
-    fullest = {}
-    for (photo, _), crop in crops.items():
-        fullest[photo] = max(fullest.get(photo, {}), crop, key=len)
-    spread = np.unique(np.linspace(0, len(fullest) - 1, photos).round().astype(int))
-    rows = [list(fullest.values())[i] for i in spread]
+        by_photo.setdefault(s.photo, {}).setdefault(s.path.stem, {})[s.generator] = s
+    rows, shown = [], set()
+    for i in np.unique(np.linspace(0, len(by_photo) - 1, photos).round().astype(int)):
+        crops = list(by_photo.values())[i].values()
+        rows.append(max(crops, key=lambda crop: (len(crop.keys() - shown), len(crop))))  # what no row has shown yet comes first
+        shown |= rows[-1].keys()
     fig, axes = plt.subplots(len(rows), len(names), figsize=(1.25 * len(names), 1.3 * len(rows) + 0.5), squeeze=False)
     for row, line in zip(rows, axes, strict=True):
         for name, ax in zip(names, line, strict=True):
@@ -44,7 +44,8 @@ def gallery(samples, photos: int = 3, split: str = "test"):
     for name, ax in zip(names, axes[0], strict=True):
         label = next(s.label for s in kept if s.generator == name)
         ax.set_title(name.replace("_", "\n", 1), fontsize=7, color=FAKE if label else REAL)
-    fig.suptitle(f"split {split}: {len(rows)} of {len(crops)} crops, camera and {len(names) - 1} generators", fontsize=9)
+    total = sum(map(len, by_photo.values()))
+    fig.suptitle(f"split {split}: {len(rows)} of {total} crops, camera and {len(names) - 1} generators", fontsize=9)
     return fig, rows
 
 
