@@ -14,6 +14,7 @@ sys.path.insert(0, str(HERE.parent))
 from sddlib import SDDError  # noqa: E402
 from sddlib.detector import Detector  # noqa: E402
 from sddlib.evaluate import read_scores, score_paths  # noqa: E402
+from sddlib.profiles import ROOT  # noqa: E402
 from sddlib.runs import find_run  # noqa: E402
 
 TOLERANCE = 1e-3
@@ -25,10 +26,13 @@ def ship(run: Path, target: Path) -> float:
     model = Detector.load(run / "checkpoints" / "sdd.safetensors")
     target.parent.mkdir(parents=True, exist_ok=True)
     trial = target.with_name(f"trial-{target.name}")
+    root = (ROOT / model.about["manifest"]).parent  # what the paths of the rows start at
     try:
         model.save(trial, {k: v for k, v in model.about.items() if k != "settings"}, half=True)
-        again = score_paths(Detector.load(trial), [HERE / row["path"] for row in rows])
-        change = max(abs(new["score"] - old["score"]) for new, old in zip(again, rows, strict=True) if not new["error"])
+        again = score_paths(Detector.load(trial), [root / row["path"] for row in rows])
+        if unreadable := [row["path"] for row in (*rows, *again) if row["error"]]:
+            raise SDDError(f"{unreadable[0]} has no score to compare; evaluate a run on a benchmark that is whole")
+        change = max(abs(new["score"] - old["score"]) for new, old in zip(again, rows, strict=True))
         if change > TOLERANCE:
             raise SDDError(f"half precision moves a score by {change:.1e}, more than {TOLERANCE}; ship another run")
         for suffix in (target.suffix, ".json"):

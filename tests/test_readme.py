@@ -6,12 +6,16 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from sddlib import __main__ as cli
 from sddlib import runner
+from sddlib.data import data_hash, read_manifest
+from sddlib.presets import get_preset
 from sddlib.profiles import all_parameters, check_overrides
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -102,6 +106,35 @@ def test_seeds_and_figures_commands_work_on_a_run(smoke_run, tmp_path, capsys):
     for words in sddlib_commands("figures"):
         assert cli.main([*words, "--run", str(smoke_run.dir), "--to", str(tmp_path)]) == 0
         assert list(tmp_path.glob("*.png"))
+
+
+def test_checkpoint_is_shipped_in_half_precision_if_scores_stay(smoke_run, tmp_path):
+    target = tmp_path / "new" / "sdd.safetensors"
+    assert ["python", "data/make_checkpoint.py"] in commands()
+    script = [sys.executable, ROOT / "data" / "make_checkpoint.py", "--to", target]
+    done = subprocess.run([*script, smoke_run.dir], capture_output=True, text=True)
+    assert done.returncode == 0 and "largest change of a score" in done.stdout, done.stderr
+    assert {p.name for p in target.parent.iterdir()} == {"sdd.safetensors", "sdd.json"}
+    whole = smoke_run.dir / "checkpoints" / "sdd.safetensors"
+    assert target.stat().st_size < 0.6 * whole.stat().st_size
+    moved = tmp_path / "moved"
+    shutil.copytree(smoke_run.dir, moved, ignore=shutil.ignore_patterns("notebooks", "figures"))
+    rows = (moved / "scores" / "sdd.csv").read_text().replace(",0.", ",0.9")
+    (moved / "scores" / "sdd.csv").write_text(rows)
+    done = subprocess.run([*script, moved], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "moves a score" in done.stderr
+    assert {p.name for p in target.parent.iterdir()} == {"sdd.safetensors", "sdd.json"}
+
+
+def test_shipped_checkpoint_keeps_its_promises():
+    path = ROOT / "data" / "checkpoints" / "sdd-mini.safetensors"
+    about = json.loads(path.with_suffix(".json").read_text())
+    assert path.stat().st_size < 25e6
+    assert about["weights"] == "embedded" and about["preset"] == get_preset("paper").as_dict()
+    benchmark = read_manifest(ROOT / "data" / "manifest.csv")
+    assert about["data"] == data_hash([s for split in ("train", "val") for s in benchmark if s.split == split])
+    assert sum(t.numel() for t in load_file(path).values()) < 12e6
+    assert not re.search(r"/(work|root|home|tmp)/", path.with_suffix(".json").read_text())
 
 
 def another_seed(run: Path, folder: Path, seed: int) -> Path:
