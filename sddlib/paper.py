@@ -10,16 +10,15 @@ from . import SDDError
 
 TABLES = Path(__file__).resolve().parent.parent / "data" / "paper_tables.csv"
 COLUMNS = ["table", "method", "metric", "set", "value"]
-# Images (real + fake) of the full UnivFD test sets whose size is known for sure: Ojha 2023 and Wang 2020, counted by their users
+# Images (real + fake) of those full UnivFD test sets whose sizes are known here
 SIZES = {"sitd": 360, "san": 438, "deepfake": 5405, "cyclegan": 2642, "crn": 12764, "imle": 12764}
-SIZES |= dict.fromkeys(
-    ("guided", "ldm_200", "ldm_200_cfg", "ldm_100", "glide_100_27", "glide_50_27", "glide_100_10", "dalle"), 2000
-)
+DIFFUSION = ("guided", "ldm_200", "ldm_200_cfg", "ldm_100", "glide_100_27", "glide_50_27", "glide_100_10", "dalle")
+SIZES |= dict.fromkeys(DIFFUSION, 2000)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One printed number: table 1 (AP), 2 (ACC), 3 (AUROC) or 4 (ablation: mAP and mean ACC); text: value in percent as printed."""
+    """One number of table 1 (AP), 2 (ACC), 3 (AUROC) or 4 (ablation: mAP and mean ACC); text: percent, as printed."""
 
     table: int
     method: str

@@ -58,8 +58,8 @@ def test_impossible_accuracies_are_found(cells):
     assert correct_images("77.45", 438) is None and correct_images("100.0", 438) == 438 and correct_images("0.00", 7) == 0
     found = impossible_accuracies(cells)
     assert [c.set for c in found if c.method == "Ours"] == ["san"]
-    assert not [c for c in found if c.method == "FatFormer"]  # evaluated by the authors on the full sets
-    assert sum(c.method == "UnivFD" for c in found) == 10  # copied from another protocol: other set sizes
+    assert not [c for c in found if c.method == "FatFormer"]
+    assert sum(c.method == "UnivFD" for c in found) == 10  # copied from the UnivFD paper, whose sets are smaller
 
 
 def test_missing_or_foreign_tables_are_one_sentence(tmp_path):
