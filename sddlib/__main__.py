@@ -99,8 +99,15 @@ def bench(args) -> int:
     return bench_main(args.rest)
 
 
+class Parser(argparse.ArgumentParser):
+    """One line for a mistake, without the usage before it."""
+
+    def error(self, message: str):
+        self.exit(2, f"sddlib: {message}; see {self.prog} --help\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m sddlib", description=__doc__)
+    parser = Parser(prog="python -m sddlib", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name, function):
@@ -154,6 +161,9 @@ def main(argv: list[str] | None = None) -> int:
         return args.function(args)
     except SDDError as e:
         print(f"sddlib: {' '.join(str(e).split())}", file=sys.stderr)
+        return 2
+    except (OSError, UnicodeError, MemoryError) as e:  # what the system refuses: a full disk, a folder without permission
+        print(f"sddlib: {type(e).__name__}: {' '.join(str(e).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         where = f"; what was computed is kept in {args.folder}" if hasattr(args, "folder") else ""

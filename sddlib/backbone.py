@@ -71,7 +71,7 @@ class Backbone(nn.Module):
     def __init__(self, visual: nn.Module, image_size: int, norm: str = "ln_post"):
         super().__init__()
         patch = visual.conv1.kernel_size[0]
-        if image_size % patch:
+        if type(image_size) is not int or image_size < patch or image_size % patch:
             raise SDDError(f"image_size {image_size} is not a multiple of the backbone's patch of {patch} px; choose one")
         if norm not in ("ln_post", "none"):
             raise SDDError(f"token norm {norm!r} is unknown; use 'ln_post' or 'none'")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 
+from . import SDDError
 from .backbone import Backbone
 from .baselines.lora import LoraLinear
 from .detector import Detector
@@ -69,6 +70,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--batch", type=int, default=16, help="images a step")
     parser.add_argument("--pairs", type=int, default=9, help="interleaved pairs to time")
     args = parser.parse_args(argv)
+    if min(args.batch, args.pairs, args.image_size) < 1:
+        raise SDDError("--batch, --pairs and --image-size are whole numbers above 0")
     device, preset = pick_device(), get_preset("paper")
     seed_everything(0)
 

@@ -2,6 +2,8 @@
 
 import csv
 import hashlib
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,9 @@ from torch.utils.data import Dataset, Sampler
 
 from . import SDDError
 
+SPLITS = ("train", "val", "dev", "test")
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+MAX_ASPECT = 100  # of a picture's sides: a longer strip is no picture, and enlarging its short side would fill the memory
 MEAN, STD = (torch.tensor(t).view(3, 1, 1) for t in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
 
 
@@ -35,17 +39,32 @@ def read_manifest(path: str | Path, splits: tuple[str, ...] | None = None) -> li
     path = Path(path)
     if not path.is_file():
         raise SDDError(f"manifest {path} is missing; give the path of a CSV with path,label,generator,family,split,photo")
-    with path.open(newline="") as f:
-        rows = list(csv.DictReader(f))
+    rows = read_csv(path)
     columns = ("label", "generator", "family", "split", "photo")
     absent = [c for c in ("path", *columns) if rows and c not in rows[0]]
     if not rows or absent:
         raise SDDError(f"manifest {path} has no " + (f"column {absent[0]!r}" if absent else "rows") + "; mend the CSV")
     if any(r["label"] not in ("0", "1") for r in rows):
         raise SDDError(f"manifest {path} has a label that is neither 0 (real) nor 1 (fake); mend the CSV")
+    for number, r in enumerate(rows, 2):
+        if None in r or any(not r[c] for c in ("path", *columns)):
+            raise SDDError(f"manifest {path}: row {number} has an empty cell or too many or few cells; mend it")
+        if r["split"] not in SPLITS:
+            raise SDDError(f"manifest {path}: row {number} has the split {r['split']!r}; use {', '.join(SPLITS)}")
+    if len({r["path"] for r in rows}) < len(rows):
+        raise SDDError(f"manifest {path} lists a path twice; mend the CSV")
     samples = [Sample(path.parent / r["path"], int(r["label"]), *(r[c] for c in columns[1:])) for r in rows]
     check_splits(samples, path)
     return [s for s in samples if splits is None or s.split in splits]
+
+
+def read_csv(path: Path) -> list[dict]:
+    """The rows of a CSV in UTF-8, with or without the mark that Excel puts before it; file names may be any bytes."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as f:
+            return list(csv.DictReader(f))
+    except (csv.Error, OSError) as e:
+        raise SDDError(f"{path} cannot be read as a CSV file ({e}); mend it or name another") from None
 
 
 def check_splits(samples: list[Sample], name) -> None:
@@ -64,11 +83,22 @@ def data_hash(samples: list[Sample]) -> str:
 
 
 def scan_paths(paths: list[str | Path]) -> list[Path]:
-    """Files as given, and the image files below each folder, sorted. A path that does not exist is kept for its error row."""
+    """Files as given, and the image files below each folder, sorted. What does not exist or cannot be opened, a folder too,
+    is kept for its error row."""
     found: list[Path] = []
     for p in map(Path, paths):
-        inside = sorted(f for f in p.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file()) if p.is_dir() else [p]
-        found.extend(inside)
+        if not os.path.isdir(p):
+            found.append(p)
+            continue
+        inside: list[Path] = []
+        seen: set[str] = set()  # links are followed, a loop of them only once
+        for folder, below, files in os.walk(p, onerror=lambda e: inside.append(Path(e.filename)), followlinks=True):  # noqa: B023
+            if os.path.realpath(folder) in seen:
+                below.clear()
+                continue
+            seen.add(os.path.realpath(folder))
+            inside += [Path(folder, f) for f in files if Path(f).suffix.lower() in IMAGE_SUFFIXES]
+        found += sorted(inside)
     return found
 
 
@@ -79,11 +109,15 @@ def open_image(path: str | Path) -> tuple[Image.Image, str, tuple[int, int]]:
     readable image.
     """
     try:
+        if not (stat.S_ISREG(mode := os.stat(path).st_mode) or stat.S_ISDIR(mode)):
+            raise SDDError("no regular file")  # a pipe would be waited for
         with Image.open(path) as raw:
             form, size = raw.format, raw.size
             return to_rgb(raw), form, size
     except FileNotFoundError:
         raise SDDError("no such file") from None
+    except SDDError:
+        raise
     except UnidentifiedImageError:
         raise SDDError("not an image file that can be read") from None
     except Exception as e:  # Pillow's plugins raise whatever a broken header leads them to
@@ -92,6 +126,8 @@ def open_image(path: str | Path) -> tuple[Image.Image, str, tuple[int, int]]:
 
 def to_rgb(picture: Image.Image) -> Image.Image:
     """An 8-bit RGB copy of any picture, upright, on white. 16-bit greys keep their high byte: PIL alone would clip them."""
+    if min(picture.size) < 1 or max(picture.size) > MAX_ASPECT * min(picture.size):
+        raise SDDError(f"{picture.width}x{picture.height} pixels are a strip and no picture; cut it first")
     picture = ImageOps.exif_transpose(picture)
     if picture.mode == "F":
         raise SDDError("floating-point pixels have no known range, save it with 8 or 16 bits")

@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from . import SDDError
-from .data import Sample, open_image, to_input
+from .data import Sample, open_image, read_csv, to_input
 from .train import pick_device, progress
 
 COLUMNS = "path label generator family split photo score width height format error".split()
@@ -32,26 +32,33 @@ class Scorable(Dataset):
             picture, form, (width, height) = open_image(self.paths[i])
         except SDDError as e:
             return torch.zeros(3, self.size, self.size), {"width": "", "height": "", "format": "", "error": str(e)}
-        facts = {"width": width, "height": height, "format": form, "error": ""}
-        return to_input(picture, self.size), facts
+        return to_input(picture, self.size), {"width": width, "height": height, "format": form, "error": ""}
 
 
 def _collate(batch):
     return torch.stack([x for x, _ in batch]), [f for _, f in batch]
 
 
-@torch.inference_mode()
-def score_paths(model: nn.Module, paths: list[Path], batch: int = 32, workers: int = 0) -> list[dict]:
-    """Rows with path, score = P(fake), width, height, format, error, in the order given; score is "" beside an error."""
+def iter_scores(model: nn.Module, paths: list[Path], batch: int = 32, workers: int = 0) -> Iterator[dict]:
+    """A row an image as soon as its batch is done: path, score = P(fake), width, height, format, error, in the order given;
+    score is "" beside an error."""
     device = pick_device()
     model.to(device).eval()
     loader = DataLoader(Scorable(paths, model.backbone.image_size), batch, num_workers=workers, collate_fn=_collate)
-    rows = []
+    left = iter(paths)
     for x, facts in progress(loader, desc="scoring"):
-        # float64: a float32 sigmoid rounds every logit above 17 to the same 1.0
-        p = torch.sigmoid(model(x.to(device)).logit.double()).tolist()
-        rows += [{"score": "" if f["error"] else s, **f} for s, f in zip(p, facts, strict=True)]
-    return [{"path": str(path), **row} for path, row in zip(paths, rows, strict=True)]
+        with torch.inference_mode():
+            # float64: a float32 sigmoid rounds every logit above 17 to the same 1.0
+            p = torch.sigmoid(model(x.to(device)).logit.double()).tolist()
+        for s, f in zip(p, facts, strict=True):
+            if not f["error"] and not np.isfinite(s):
+                f["error"] = "the model's score is no number; use a checkpoint whose weights are whole"
+            yield {"path": str(next(left)), "score": "" if f["error"] else s, **f}
+
+
+def score_paths(model: nn.Module, paths: list[Path], batch: int = 32, workers: int = 0) -> list[dict]:
+    """All rows of `iter_scores`."""
+    return list(iter_scores(model, paths, batch, workers))
 
 
 def score_samples(model: nn.Module, samples: list[Sample], root: Path, batch: int = 32, workers: int = 0) -> list[dict]:
@@ -65,7 +72,7 @@ def write_csv(rows: list[dict], path: str | Path, columns: Iterable[str] = COLUM
     """Write rows atomically: a killed run leaves the old file or the new one."""
     path = Path(path)
     part = path.with_name(path.name + ".part")
-    with part.open("w", newline="") as f:
+    with part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as f:  # a file name may be any bytes
         writer = csv.DictWriter(f, list(columns), extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -77,12 +84,18 @@ def read_scores(path: str | Path) -> list[dict]:
     path = Path(path)
     if not path.is_file():
         raise SDDError(f"scores file {path} is missing; run notebook 04_evaluate or `python -m sddlib run` first")
-    with path.open(newline="") as f:
-        rows = list(csv.DictReader(f))
+    rows = read_csv(path)
     absent = [c for c in COLUMNS if not rows or c not in rows[0]]
     if absent:
         raise SDDError(f"scores file {path} has no column {absent[0]!r} or no rows; write it with sddlib.evaluate")
-    return [{**r, "label": int(r["label"]), "score": float(r["score"]) if r["score"] else None} for r in rows]
+    for number, r in enumerate(rows, 2):
+        try:
+            r["label"], r["score"] = int(r["label"]), float(r["score"]) if r["score"] else None
+        except (TypeError, ValueError):
+            r["label"] = None
+        if r["label"] not in (0, 1) or r["score"] is not None and not 0 <= r["score"] <= 1:
+            raise SDDError(f"scores file {path}: row {number} has no label 0 or 1 or no score in 0..1; write the file again")
+    return rows
 
 
 def arrays(rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,17 @@
 """What a detector is made of, as one dataclass; every field names its equation or says that the paper is silent."""
 
 from dataclasses import asdict, dataclass, fields, replace
+from math import inf
 
 from . import SDDError
+
+CHOICES = {
+    "norm": ("ln_post", "none"),
+    "reference": ("mean", "random"),
+    "interval": ("observed", "unit"),
+    "residual": ("none", "bank", "tokens"),
+    "pool": ("mean", "flatten"),
+}
 
 
 @dataclass(frozen=True)
@@ -36,12 +45,41 @@ class Preset:
     lambda_tri: float = 0.222
     lambda_r: float = 0.667
 
+    def __post_init__(self):
+        """A value that no detector can have is an SDDError that names the field."""
+        counts = ("lora_r", "lora_alpha", "M", "width", "heads", "F_low")
+        whole = {n: getattr(self, n) for n in counts} | {f"channels[{i}]": c for i, c in enumerate(self.channels)}
+        whole |= {"lora_blocks": self.lora_blocks} if self.lora_blocks is not None else {}
+        for name, value in whole.items():
+            if type(value) is not int or value < 1:
+                raise SDDError(f"preset field {name} = {value!r} is not a whole number above 0")
+        for name, below in (
+            ("lora_dropout", 1),
+            ("attention_dropout", 1),
+            ("margin", inf),
+            ("lambda_tri", inf),
+            ("lambda_r", inf),
+        ):
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not 0 <= value < below:
+                raise SDDError(f"preset field {name} = {value!r} is not a number from 0 to below {below}")
+        for name in ("detach_target", "highpass"):
+            if type(getattr(self, name)) is not bool:
+                raise SDDError(f"preset field {name} = {getattr(self, name)!r} is neither true nor false")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise SDDError(f"preset field {name} = {getattr(self, name)!r} is unknown; use {' or '.join(choices)}")
+        if not self.channels:
+            raise SDDError("preset field channels is empty; give one width a stage")
+
     def with_fields(self, **changes) -> "Preset":
         """A copy with some fields changed; an unknown name is refused."""
-        unknown = set(changes) - {f.name for f in fields(self)}
-        if unknown:
-            raise SDDError(f"preset has no field {sorted(unknown)[0]!r}; it has {', '.join(f.name for f in fields(self))}")
+        known = [f.name for f in fields(self)]
+        if unknown := [name for name in changes if name not in known]:
+            raise SDDError(f"preset has no field {unknown[0]!r}; it has {', '.join(known)}")
         if "channels" in changes:
+            if not isinstance(changes["channels"], (list, tuple)):
+                raise SDDError(f"preset field channels = {changes['channels']!r} is not a list of widths, one a stage")
             changes["channels"] = tuple(changes["channels"])
         return replace(self, **changes)
 

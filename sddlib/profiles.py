@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,17 +11,21 @@ import nbformat
 import yaml
 
 from . import SDDError
+from .presets import get_preset
 
 ROOT = Path(__file__).resolve().parent.parent  # of the repository: relative paths among the parameters start here
 NOTEBOOKS = ROOT / "notebooks"
 PROFILES = NOTEBOOKS / "profiles"
+MANY = 2**31 - 1
+RANGES = {name: (1, MANY) for name in ("epochs", "batch", "patience", "draws", "image_size")}
+RANGES |= {"seed": (0, MANY), "limit": (0, MANY), "lr": (0.0, 1.0), "scratch": (0.0, 1e6)}
 MAIN_JOB = ("00", "01", "02", "03", "04", "05", "06")  # what `run all` runs, as far as it exists; `run full` runs every one
 
 
 def near(name: str, known: Iterable[str]) -> str:
     """The names that look like a misspelt one, or all of them, as text for an error message."""
-    known = list(known)
-    return ", ".join(difflib.get_close_matches(name, known, 3, 0.6) or known)
+    known = list(map(str, known))
+    return ", ".join(difflib.get_close_matches(str(name), known, 3, 0.6) or known)
 
 
 def notebook_names() -> list[str]:
@@ -69,13 +74,27 @@ def fit_value(name: str, value, default):
     """The value in the type of the default, or an error: a notebook must not die of a text where a number belongs."""
     if isinstance(default, float) and not isinstance(value, bool):
         try:
-            return float(value)  # YAML reads 5e-4 as text
-        except (TypeError, ValueError):
+            value = float(value)  # YAML reads 5e-4 as text
+        except (TypeError, ValueError, OverflowError):
             pass  # reported below, as every other misfit
     if type(value) is not type(default):
         kind = type(default).__name__
         raise SDDError(f"parameter {name} = {value!r} is not of type {kind}, as its default {default!r} is; give a {kind}")
+    if name in RANGES and not RANGES[name][0] <= value <= RANGES[name][1]:
+        raise SDDError(f"parameter {name} = {value!r} lies outside {RANGES[name][0]} to {RANGES[name][1]}; give a value inside")
     return value
+
+
+def read_json(path: Path) -> dict:
+    """A JSON file that a run has left; one that is broken or holds no object is an SDDError."""
+    try:
+        value = json.loads(path.read_text())
+        if isinstance(value, dict):
+            return value
+        why = "no object"
+    except (OSError, ValueError) as e:
+        why = e
+    raise SDDError(f"{path} is broken ({why}); delete it and run again")
 
 
 def read_profile(profile: str) -> dict[str, dict]:
@@ -90,8 +109,8 @@ def read_profile(profile: str) -> dict[str, dict]:
             f"there is no profile {profile!r}; there are {near(profile, sorted(p.stem for p in PROFILES.glob('*.yaml')))}"
         )
     try:
-        sections = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as e:
+        sections = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, ValueError) as e:
         raise SDDError(f"profile {path.name} is not valid YAML: {' '.join(str(e).split())}") from None
     if not isinstance(sections, dict) or not all(isinstance(s, dict) or s is None for s in sections.values()):
         raise SDDError(f"profile {path.name} must hold sections of `name: value` lines: common and one a notebook")
@@ -121,7 +140,14 @@ def all_parameters(profile: str, notebook: str, overrides: dict) -> dict:
     """Every parameter of a notebook, explicitly: its defaults, changed by the profile, changed by the command line."""
     defaults = parameters(notebook)
     given = {k: fit_value(k, v, defaults[k]) for k, v in overrides.items() if k in defaults}
-    return defaults | profile_parameters(profile, notebook) | given
+    values = defaults | profile_parameters(profile, notebook) | given
+    if "preset" in values:
+        if not all(isinstance(k, str) for k in values["preset_fields"]):
+            raise SDDError(
+                f"parameter preset_fields = {values['preset_fields']!r} has a name that is no text; name fields of a preset"
+            )
+        get_preset(values["preset"], **values["preset_fields"])
+    return values
 
 
 def check_overrides(overrides: dict, notebooks: list[str]) -> None:
@@ -143,7 +169,7 @@ def parse_overrides(pairs: Iterable[str]) -> dict:
             raise SDDError(f"-p {pair!r} is not name=value")
         try:
             value = yaml.safe_load(text) if text.strip() else text
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             raise SDDError(f"-p {name}: {text!r} is not a valid YAML value; quote it") from None
         # YAML 1.1 takes 5e-4 for a text: it asks for a dot and a sign
         values[name] = float(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d+\.?\d*[eE][+-]?\d+", value) else value

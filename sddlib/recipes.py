@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 
@@ -19,7 +20,8 @@ from .data import Crops, Sample, data_hash
 from .detector import Detector, real_tokens
 from .evaluate import arrays, fit_threshold, metrics, score_samples
 from .presets import Preset
-from .scorer import Scorer
+from .profiles import read_json
+from .scorer import Scorer, read_about
 from .weights import load_backbone
 
 SCORERS: dict[str, type[Scorer]] = {"sdd": Detector, "lora": LoraLinear, "probe": LinearProbe}
@@ -76,6 +78,7 @@ def save_bank(bank: TokenBank, path: Path, settings: dict, samples: list[Sample]
     tensors |= {"index": torch.from_numpy(np.asarray(bank.index)), "js": torch.from_numpy(bank.js)}
     part = path.with_name(path.name + ".part")
     save_file({k: v.contiguous() for k, v in tensors.items()}, part)
+    part.chmod(0o644)  # the writer leaves 0600
     part.replace(path)
     files = [os.path.relpath(s.path, root) for s in training_reals(samples)]
     facts = {"settings": settings, "empty": bank.empty, "version": __version__, "files": files}
@@ -88,13 +91,16 @@ def load_bank(path: Path, settings: dict) -> TokenBank | None:
     if not path.is_file() or not path.with_suffix(".json").is_file():
         print(f"{path.name}: not in this run yet")
         return None
-    facts = json.loads(path.with_suffix(".json").read_text())
-    differ = [k for k in settings if facts["settings"].get(k) != settings[k]]
-    if differ:
-        print(f"{path.name}: was made with another {differ[0]}")
+    try:
+        facts = read_json(path.with_suffix(".json"))
+        if differ := [k for k in settings if facts["settings"].get(k) != settings[k]]:
+            print(f"{path.name}: was made with another {differ[0]}")
+            return None
+        t = load_file(path)
+        return TokenBank(t["f_s"], t["index"].numpy(), t["js"].numpy(), facts["empty"], t["js_all"].numpy(), t["reference"])
+    except (SDDError, LookupError, AttributeError, SafetensorError) as e:
+        print(f"{path.name}: is broken ({e}), made again")
         return None
-    t = load_file(path)
-    return TokenBank(t["f_s"], t["index"].numpy(), t["js"].numpy(), facts["empty"], t["js_all"].numpy(), t["reference"])
 
 
 def trained(kind: str, path: Path, settings: dict, make: Callable[[], tuple[Scorer, dict]], retrain: bool = False) -> Scorer:
@@ -104,7 +110,7 @@ def trained(kind: str, path: Path, settings: dict, make: Callable[[], tuple[Scor
     The model comes back from its file in either case: what is evaluated later is what is used here.
     """
     if path.is_file() and path.with_suffix(".json").is_file() and not retrain:
-        about = json.loads(path.with_suffix(".json").read_text())
+        about = read_json(path.with_suffix(".json"))
         differ = [k for k in settings if about.get("settings", {}).get(k) != settings[k]]
         if not differ:
             print(f"{path.name}: already trained with these settings, loaded")
@@ -125,15 +131,10 @@ def check_trained_on(model: Scorer, samples: list[Sample]) -> None:
 
 
 def load_scorer(path: Path) -> Scorer:
-    """Whatever kind of model a checkpoint holds, as its JSON says; where that is missing, `load` names the file."""
-    record, kind = path.with_suffix(".json"), "sdd"
-    if record.is_file():
-        try:
-            kind = json.loads(record.read_text()).get("kind")
-        except (ValueError, AttributeError):
-            raise SDDError(f"{record} is broken; copy or train it again") from None
-    if kind not in SCORERS:
-        raise SDDError(f"{record} names no kind of model that is known here ({', '.join(SCORERS)}); name another checkpoint")
+    """Whatever kind of model a checkpoint holds, as its JSON says."""
+    kind = read_about(path)["kind"]
+    if kind not in list(SCORERS):
+        raise SDDError(f"{path} is of no kind that is known here ({', '.join(SCORERS)}); name another checkpoint")
     return SCORERS[kind].load(path)
 
 

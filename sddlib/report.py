@@ -1,6 +1,5 @@
 """The tables of a run, from its score files alone."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import numpy as np
 from . import SDDError
 from .evaluate import read_scores, table
 from .intervals import bootstrap
+from .profiles import read_json
 
 NAMES = {"sdd": "SDD", "lora": "LoRA + linear", "probe": "linear probe"}
 
@@ -64,16 +64,20 @@ def check_seeds(run_dirs: list[Path]) -> None:
     for folder in run_dirs:
         if not (folder / "run.json").is_file():
             raise SDDError(f"{folder} has no run.json; name run folders that `python -m sddlib run` made")
-        records.append(json.loads((folder / "run.json").read_text()))
-    seeds = [r["seed"] for r in records]
+        parameters = read_json(folder / "run.json").get("parameters")
+        if not isinstance(parameters, dict) or not all(
+            isinstance(parameters.get(n), dict) for n in ("03_train", "04_evaluate")
+        ):
+            raise SDDError(f"{folder} has not run 03_train and 04_evaluate; name run folders that are whole")
+        records.append(parameters)
+    seeds = [r["03_train"].get("seed") for r in records]
     if len(set(seeds)) < len(seeds):
         raise SDDError(f"the seeds of these runs are {seeds}; name runs of different seeds")
-    others = [
-        {n: {k: v for k, v in p.items() if k not in ("seed", "run_dir")} for n, p in r["parameters"].items()} for r in records
-    ]
-    for folder, other in zip(run_dirs, others, strict=True):
-        for name in other.keys() & others[0].keys():
-            if differ := [k for k in other[name] if other[name][k] != others[0][name].get(k)]:
+    for folder, record in zip(run_dirs, records, strict=True):
+        for name in ("03_train", "04_evaluate"):
+            one, other = record[name], records[0][name]
+            differ = [k for k in one.keys() | other.keys() if one.get(k) != other.get(k) and k not in ("seed", "run_dir")]
+            if differ:
                 raise SDDError(
                     f"{folder} and {run_dirs[0]} differ in {differ[0]} of {name}; name runs that differ in the seed only"
                 )

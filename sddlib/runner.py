@@ -1,13 +1,12 @@
 """The strict papermill runner: every parameter explicit and known, one sentence for a failure, one summary at the end."""
 
-import json
 import os
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
 from . import SDDError
-from .profiles import NOTEBOOKS, all_parameters, check_overrides
+from .profiles import NOTEBOOKS, all_parameters, check_overrides, read_json
 from .runs import PROFILE_VARIABLE, RUNS, peak_rss_mb, set_latest, shown, versions, write_json
 
 _SUMMARY = ("mean_ap_unseen", "mean_auroc_unseen", "mean_acc_unseen", "ap_seen")
@@ -32,10 +31,12 @@ def run_notebooks(names: list[str], profile: str, overrides: dict, run_dir: Path
     """
     check_overrides(overrides, names)
     values = {name: all_parameters(profile, name, overrides) | {"run_dir": str(run_dir)} for name in names}
-    record = {"profile": profile, "seed": next(iter(values.values()))["seed"], "parameters": values, "versions": versions()}
     before = run_dir / "run.json"
-    earlier = json.loads(before.read_text())["parameters"] if before.is_file() else {}
-    write_json(before, record | {"parameters": earlier | values})
+    known = (read_json(before).get("parameters") or {}) if before.is_file() else {}
+    known |= values
+    trained = known.get("03_train", next(iter(values.values())))  # whose seed is the run's
+    record = {"profile": profile, "seed": trained["seed"], "parameters": known, "versions": versions()}
+    write_json(before, record)
     if run_dir.parent == RUNS:
         set_latest(run_dir)
     begun, seconds = time.perf_counter(), {}
@@ -89,10 +90,11 @@ def execute(name: str, values: dict, run_dir: Path, say) -> None:
 def write_summary(run_dir: Path, record: dict, seconds: float, each: dict[str, float]) -> dict:
     """RUN/summary.json: the notebooks' numbers under SUMMARY_KEYS, time, peak memory, seed, profile, versions.
 
-    What later notebooks left in an earlier run of the same folder is not repeated: it belongs to other checkpoints.
+    What notebooks later than the last one left in the same folder before is not repeated if a bank or checkpoints were made
+    anew: it belongs to other ones.
     """
-    left = sorted((run_dir / "metrics").glob("*.json"))
-    handed = [json.loads(path.read_text()) for path in left if path.stem <= max(each)]
+    left, anew = sorted((run_dir / "metrics").glob("*.json")), any(name[:2] in ("02", "03") for name in each)
+    handed = [read_json(path) for path in left if not anew or path.stem <= max(each)]
     found = {key: m[key] for m in handed for key in SUMMARY_KEYS if key in m}
     peak = max([peak_rss_mb(), *(m["peak_rss_mb"] for m in handed)])
     summary = {**found, "seconds": round(seconds, 1), "seconds_each": each, "peak_rss_mb": round(peak)}

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from . import SDDError, __version__
-from .profiles import ROOT, near, parameters, profile_parameters
+from .profiles import ROOT, near, parameters, profile_parameters, read_json
 
 RUNS = ROOT / "runs"
 PROFILE_VARIABLE = "SDDLIB_PROFILE"
@@ -69,7 +69,7 @@ class Run:
     def metrics(self, **values) -> None:
         """Hand numbers to the summary: RUN/metrics/NOTEBOOK.json; a second call adds to the first."""
         path = self.dir / "metrics" / f"{self.notebook}.json"
-        known = json.loads(path.read_text()) if path.is_file() else {}
+        known = read_json(path) if path.is_file() else {}
         write_json(path, known | values | {"peak_rss_mb": peak_rss_mb()})
 
     def save_figure(self, fig, name: str) -> None:
@@ -103,7 +103,7 @@ def start(notebook: str, namespace: dict) -> Run:
     folder = ROOT / (Path(values["run_dir"]).expanduser() if values["run_dir"] else RUNS / (profile or "lab"))
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / "run.json"
-    profile = json.loads(record.read_text())["profile"] if record.is_file() else profile or "defaults of the notebook"
+    profile = read_json(record).get("profile") if record.is_file() else profile or "defaults of the notebook"
     seed_everything(values["seed"])
     style()
     run = Run(notebook, values, folder, pick_device())

@@ -4,15 +4,20 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from . import SDDError, __version__
 from .backbone import Backbone
 from .data import decode, to_input, to_rgb
+from .embedded import sha256
 from .presets import Preset
+from .profiles import read_json
 from .weights import load_backbone
+
+ABOUT = {"kind", "preset", "backbone", "weights", "image_size", "fingerprint", "sha256"}  # what every JSON must say
 
 
 class Scorer(nn.Module):
@@ -33,6 +38,8 @@ class Scorer(nn.Module):
     @torch.inference_mode()
     def score(self, image) -> float:
         """P(generated) of one image, a path or a PIL picture, from its centre crop, as in evaluation."""
+        if not isinstance(image, (str, Path, Image.Image)):
+            raise SDDError(f"an image is a path or a PIL picture, not a {type(image).__name__}; convert it first")
         picture = decode(image) if isinstance(image, (str, Path)) else to_rgb(image)
         device = next(self.parameters()).device
         x = to_input(picture, self.backbone.image_size)[None].to(device)
@@ -55,6 +62,8 @@ class Scorer(nn.Module):
         part = path.with_name(path.name + ".part")
         path.with_suffix(".json").unlink(missing_ok=True)  # killed in between, new weights must not meet old facts
         save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, part, metadata={"kind": self.kind})
+        part.chmod(0o644)  # the writer leaves 0600, which nobody else could load
+        facts["sha256"] = sha256(part)
         part.replace(path)
         part.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
         part.replace(path.with_suffix(".json"))
@@ -67,45 +76,48 @@ class Scorer(nn.Module):
         a backbone that does not fit.
         """
         path = Path(path)
-        for file in (path, path.with_suffix(".json")):
-            if not file.is_file():
-                raise SDDError(f"checkpoint file {file} is missing; train one with `python -m sddlib train` or name another")
+        about = read_about(path)
+        if about["kind"] != cls.kind:
+            raise SDDError(f"{path} holds a {about['kind']!r} model, not a {cls.kind!r} one; name the right file")
         try:
-            about = json.loads(path.with_suffix(".json").read_text())
-            absent = {"kind", "preset", "backbone", "weights", "image_size", "fingerprint"} - set(about)
-        except (ValueError, TypeError) as e:
-            raise SDDError(f"{path.with_suffix('.json')} is broken ({e}); copy or train it again") from None
-        if absent:
-            raise SDDError(f"{path.with_suffix('.json')} does not say {sorted(absent)[0]!r}; copy or train it again")
-        try:
-            with safe_open(path, "pt") as f:
-                kind = (f.metadata() or {}).get("kind")
-        except SafetensorError as e:
+            state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+        except (SafetensorError, OSError) as e:
             raise SDDError(f"{path} is broken ({e}); copy or train it again") from None
-        if kind != cls.kind or about.get("kind") != cls.kind:
-            raise SDDError(f"{path} holds a {kind!r} model, not a {cls.kind!r} one; name the right file")
-        state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
-        preset = Preset().with_fields(**about["preset"])
-        backbone = Backbone(load_backbone(about["backbone"], weights or about["weights"]), about["image_size"], preset.norm)
-        widths = {v.shape[1] for k, v in state.items() if k.endswith("q.lora_A.default.weight")}
-        if widths - {backbone.D}:
-            raise SDDError(f"{path} was trained on a backbone of width {widths.pop()}, this one has {backbone.D}")
-        if backbone.fingerprint != about["fingerprint"]:
-            raise SDDError(
-                f"{path} was trained on other weights than {weights or about['weights']!r}; name those it was trained on"
-            )
+        if sha256(path) != about["sha256"]:
+            raise SDDError(f"{path} is not the file that {path.with_suffix('.json').name} describes; copy both again")
+        tower = load_backbone(about["backbone"], weights or about["weights"])
         try:
+            preset = Preset().with_fields(**about["preset"])
+            backbone = Backbone(tower, about["image_size"], preset.norm)
+            if backbone.fingerprint != about["fingerprint"]:
+                raise SDDError(f"it was trained on other weights than {weights or about['weights']!r}, name those")
             model = cls.build(backbone, preset, state)
             missing, unexpected = model.load_state_dict(state, strict=False)
-        except (KeyError, RuntimeError) as e:
-            said = " ".join(str(e).split())
-            raise SDDError(f"{path} does not fit its own description or this backbone ({said}); train it again") from None
-        wrong = [k for k in missing if is_own(k)] + unexpected
-        if wrong:
-            raise SDDError(f"{path} does not fit its own description: {wrong[0]} is missing or unknown; train it again")
+            wrong = [k for k in missing if is_own(k)] + unexpected + [k for k in state if not is_own(k)]
+            if wrong:
+                raise SDDError(f"{wrong[0]} is missing or unknown")
+        except (SDDError, TypeError, LookupError, RuntimeError, ArithmeticError) as e:
+            said = " ".join(str(e).split())[:300]
+            raise SDDError(
+                f"{path} does not fit its own description or this backbone ({said}); copy or train it again"
+            ) from None
         model.about = about
         backbone.merge_lora()
         return model.eval()
+
+
+def read_about(path: Path) -> dict:
+    """The JSON beside a checkpoint; what is missing, broken or silent is one sentence that names it."""
+    record = path.with_suffix(".json")
+    if path == record:
+        raise SDDError(f"{path} describes a checkpoint; name the .safetensors file beside it")
+    for file in (path, record):
+        if not file.is_file():
+            raise SDDError(f"checkpoint file {file} is missing; train one with `python -m sddlib train` or name another")
+    about = read_json(record)
+    if absent := sorted(ABOUT - set(about)):
+        raise SDDError(f"{record} does not say {absent[0]!r}; copy or train it again")
+    return about
 
 
 def is_own(name: str) -> bool:

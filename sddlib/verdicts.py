@@ -4,12 +4,28 @@ from pathlib import Path
 
 from . import SDDError
 from .data import scan_paths
-from .evaluate import score_paths, write_csv
+from .evaluate import iter_scores, write_csv
 from .profiles import ROOT
 from .recipes import load_scorer
 
 COLUMNS = "path score verdict threshold width height format error".split()
 SHIPPED = ROOT / "data" / "checkpoints" / "sdd-mini.safetensors"
+
+
+def check_out(out: Path, inputs: list[Path]) -> None:
+    """Refuse, before anything is computed, a CSV that cannot be written or that would replace an input or a device."""
+    if out.is_dir():
+        raise SDDError(f"--out {out} is a folder; name a CSV file")
+    if not out.resolve().parent.is_dir():
+        raise SDDError(f"--out {out}: its folder does not exist; make it first")
+    if out.exists() and (not out.is_file() or any(p.exists() and p.samefile(out) for p in inputs)):
+        raise SDDError(f"--out {out} is an input or no regular file; name another file")
+    trial = out.with_name(out.name + ".part")
+    try:
+        trial.touch()
+        trial.unlink()
+    except OSError as e:
+        raise SDDError(f"--out {out} cannot be written ({e.strerror}); name another file") from None
 
 
 def score_to_csv(paths: list[str], out: Path, checkpoint: Path | None, threshold: float | None, batch: int) -> list[dict]:
@@ -22,23 +38,25 @@ def score_to_csv(paths: list[str], out: Path, checkpoint: Path | None, threshold
         raise SDDError(f"--batch {batch} is no number of images; use 1 or more")
     if threshold is not None and not 0 <= threshold <= 1:
         raise SDDError(f"--threshold {threshold} is no probability; use 0 to 1")
-    if out.is_dir():
-        raise SDDError(f"--out {out} is a folder; name a CSV file")
-    if not out.resolve().parent.is_dir():
-        raise SDDError(f"--out {out}: its folder does not exist; make it first")
-    files = scan_paths(paths)
+    if not all(map(str, paths)):
+        raise SDDError("an empty path was given; name files or folders")
+    files, checkpoint = scan_paths(paths), checkpoint or SHIPPED
+    check_out(out, [*files, checkpoint, checkpoint.with_suffix(".json")])
     if not files:
         raise SDDError(f"no image files in {', '.join(map(str, paths))}; name files, or folders that hold some")
-    model = load_scorer(checkpoint or SHIPPED)
+    model = load_scorer(checkpoint)
     if threshold is None:
-        if "threshold" not in model.about:
-            raise SDDError(f"{checkpoint or SHIPPED} names no threshold; give one with --threshold")
-        threshold = model.about["threshold"]
-    rows = score_paths(model, files, batch)
-    for row in rows:
-        row["threshold"] = threshold
-        row["verdict"] = "" if row["error"] else ("fake" if row["score"] > threshold else "real")
-    write_csv(rows, out, COLUMNS)
+        threshold = model.about.get("threshold")
+        if not isinstance(threshold, float) or not 0 <= threshold <= 1:
+            raise SDDError(f"{checkpoint.with_suffix('.json')} names no threshold in 0..1; give one with --threshold")
+    rows = []
+    try:
+        for row in iter_scores(model, files, batch):
+            verdict = "" if row["error"] else ("fake" if row["score"] > threshold else "real")
+            rows.append(row | {"threshold": threshold, "verdict": verdict})
+    finally:  # also what was scored before a Ctrl-C
+        if rows:
+            write_csv(rows, out, COLUMNS)
     count = {v: sum(r["verdict"] == v for r in rows) for v in ("fake", "real", "")}
     if count[""] == len(rows):
         raise SDDError(

@@ -1,6 +1,9 @@
 """The command line: one row a file whatever is wrong with it, one line for a mistake, no traceback."""
 
 import csv
+import json
+import os
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +12,8 @@ import pytest
 from PIL import Image
 
 from sddlib import __main__ as cli
+from sddlib import verdicts
+from sddlib.evaluate import iter_scores
 from sddlib.verdicts import COLUMNS
 
 
@@ -79,6 +84,16 @@ def test_verdict_does_not_depend_on_the_batch(smoke_run, pictures, tmp_path):
         (["score", "x.png", "--threshold", "2"], "--threshold 2"),
         (["score", "x.png", "--out", "no/such/folder/v.csv"], "its folder does not exist"),
         (["score", "x.png", "--out", "."], "--out . is a folder"),
+        (["score", ""], "an empty path was given"),
+        (["score", "x.png", "--out", "x" * 300 + ".csv"], "File name too long"),
+        (["run", "03", "-p", "epochs=0"], "epochs = 0 lies outside 1 to"),
+        (["run", "all", "-p", "seed=-1"], "seed = -1 lies outside 0 to"),
+        (["run", "03", "-p", "lr=.nan"], "lr = nan lies outside 0.0 to"),
+        (["run", "03", "-p", "preset_fields={M: 0}"], "preset field M = 0"),
+        (["run", "03", "-p", "preset_fields={1: 2}"], "has a name that is no text"),
+        (["run", "03", "-p", "preset=papr"], "preset 'papr' is unknown"),
+        (["run", "03", "--profile", "x" * 300], "File name too long"),
+        (["bench", "--batch", "0"], "whole numbers above 0"),
         (["run", "all", "-p", "run_dir=x"], "name it with --run-dir"),
         (["run", "03", "-p", "seed=1", "--seed", "2"], "--seed 2 and -p seed=1 disagree"),
         (["run", "03", "-p", "epochs=three"], "epochs = 'three' is not of type int"),
@@ -95,6 +110,56 @@ def test_mistake_is_one_line_with_its_cure_and_exit_code_2(arguments, named, cap
     said = capsys.readouterr().err
     assert len(said.splitlines()) == 1 and named in said
     assert not list(tmp_path.iterdir())
+
+
+def test_wrong_usage_is_one_line_too(capsys):
+    for arguments in ([], ["run"], ["score"], ["nonsense"], ["score", "x", "--batch", "many"]):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(arguments)
+        said = capsys.readouterr().err
+        assert stop.value.code == 2 and len(said.splitlines()) == 1 and "--help" in said
+
+
+def test_out_never_replaces_an_input(smoke_run, pictures, capsys):
+    checkpoint = smoke_run.dir / "checkpoints" / "sdd.safetensors"
+    before = {p: p.read_bytes() for p in (pictures / "a.png", checkpoint)}
+    for path in before:
+        assert cli.main(["score", str(pictures), "--checkpoint", str(checkpoint), "--out", str(path)]) == 2
+        assert "is an input or no regular file" in capsys.readouterr().err
+    assert all(p.read_bytes() == content for p, content in before.items())
+
+
+def test_ctrl_c_keeps_the_rows_scored_so_far(smoke_run, pictures, tmp_path, monkeypatch, capsys):
+    def some(model, files, batch):
+        yield from list(iter_scores(model, files[:2], batch))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verdicts, "iter_scores", some)
+    checkpoint, out = smoke_run.dir / "checkpoints" / "sdd.safetensors", tmp_path / "v.csv"
+    assert cli.main(["score", str(pictures), "--checkpoint", str(checkpoint), "--out", str(out)]) == 130
+    assert len(list(csv.DictReader(out.open(newline="")))) == 2
+
+
+def test_any_bytes_may_be_a_file_name(smoke_run, pictures, tmp_path):
+    name = os.fsencode(pictures) + b"/caf\xe9.png"
+    try:
+        os.link(pictures / "a.png", name)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    checkpoint, out = str(smoke_run.dir / "checkpoints" / "sdd.safetensors"), tmp_path / "v.csv"
+    assert cli.main(["score", os.fsdecode(name), "--checkpoint", checkpoint, "--out", str(out)]) == 0
+    assert name in out.read_bytes()
+
+
+def test_threshold_of_a_checkpoint_must_be_a_probability(smoke_run, pictures, tmp_path, capsys):
+    for name in ("sdd.safetensors", "sdd.json"):
+        shutil.copy2(smoke_run.dir / "checkpoints" / name, tmp_path / name)
+    about = json.loads((tmp_path / "sdd.json").read_text())
+    for threshold in (None, "abc", 5.0, float("nan")):
+        (tmp_path / "sdd.json").write_text(json.dumps(about | {"threshold": threshold}))
+        options = ["--checkpoint", str(tmp_path / "sdd.safetensors"), "--out", str(tmp_path / "v.csv")]
+        assert cli.main(["score", str(pictures / "a.png"), *options]) == 2
+        assert "names no threshold in 0..1" in capsys.readouterr().err
 
 
 def test_folder_without_images_is_named(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Data: every readable picture becomes the same three channels, unreadable ones one sentence, crops follow their seed."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +172,17 @@ def test_broken_exif_is_one_sentence(tmp_path):
     assert failures
 
 
+def test_a_pipe_is_not_waited_for_and_a_strip_is_no_picture(tmp_path):
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.png")
+        with pytest.raises(SDDError, match="pipe.png: no regular file"):
+            decode(tmp_path / "pipe.png")
+    Image.new("1", (1, 200_000)).save(tmp_path / "strip.png")
+    with pytest.raises(SDDError, match="strip.png: 1x200000 pixels are a strip"):
+        decode(tmp_path / "strip.png")
+    assert to_rgb(Image.new("RGB", (1, 100))).size == (1, 100)
+
+
 def test_decompression_bomb_is_refused(tmp_path, monkeypatch):
     picture(64, 64).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
@@ -318,6 +330,8 @@ def test_manifest_rows_come_in_order_with_paths_relative_to_it(tmp_path):
     assert samples[0] == Sample(tmp_path / "a/1.png", 0, "camera", "camera", "train", "p1")
     assert [s.label for s in samples] == [0, 1, 0]
     assert [s.photo for s in read_manifest(tmp_path / "m.csv", ("train", "val"))] == ["p1", "p3"]
+    (tmp_path / "excel.csv").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "m.csv").read_bytes())
+    assert read_manifest(tmp_path / "excel.csv") == samples
 
 
 @pytest.mark.parametrize(
@@ -329,6 +343,11 @@ def test_manifest_rows_come_in_order_with_paths_relative_to_it(tmp_path):
         (HEADER + "a,fake,g,g,train,p\n", "neither 0"),
         (HEADER + "a,2,g,g,train,p\n", "neither 0"),
         (HEADER + "a\n", "neither 0"),
+        (HEADER + "a,0,c,c,train\n", "row 2 has an empty cell"),
+        (HEADER + "a,0,c,c,train,p\n,0,c,c,train,p\n", "row 3 has an empty cell"),
+        (HEADER + "a,0,c,c,train,p,more\n", "row 2 has an empty cell or too many"),
+        (HEADER + "a,0,c,c,Train,p\n", "row 2 has the split 'Train'; use train"),
+        (HEADER + "a,0,c,c,train,p\na,1,g,g,train,p\n", "lists a path twice"),
     ],
 )
 def test_broken_manifests_are_one_sentence(tmp_path, text, said):
@@ -371,3 +390,6 @@ def test_folders_are_searched_in_order_and_missing_paths_are_kept_for_their_erro
     found = scan_paths([tmp_path / "notes.txt", tmp_path, str(tmp_path / "gone.png")])
     names = [str(p.relative_to(tmp_path)) for p in found]
     assert names == ["notes.txt", "a.webp", "b/1.png", "b/2.JPG", "b/folder.png/x.bmp", "gone.png"]
+    (tmp_path / "b" / "loop").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "b" / "broken.png").symlink_to("nowhere")
+    assert len(scan_paths([tmp_path])) == 5  # the broken link is there for its error row, the loop is walked once

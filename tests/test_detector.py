@@ -14,6 +14,7 @@ from sddlib.baselines.lora import LoraLinear
 from sddlib.baselines.probe import LinearProbe
 from sddlib.data import decode, to_input
 from sddlib.detector import Detector
+from sddlib.embedded import sha256
 from sddlib.evaluate import score_paths
 from sddlib.presets import get_preset
 from sddlib.weights import TINY, load_backbone
@@ -287,6 +288,10 @@ def test_a_description_that_does_not_fit_the_tensors_is_refused(file):
         ({"F_low": 13}, "does not fit"),
         ({"lora_blocks": 1}, "does not fit"),
         ({"speed": 3}, "no field 'speed'"),
+        ({"channels": 3}, "preset field channels = 3"),
+        ({"lora_r": "6"}, "preset field lora_r = '6'"),
+        ({"lora_dropout": 5}, "preset field lora_dropout = 5"),
+        ({"norm": "other"}, "preset field norm = 'other'"),
     ):
         edit(file, preset={**facts["preset"], **change})
         assert said in refusal(Detector, file)
@@ -294,17 +299,34 @@ def test_a_description_that_does_not_fit_the_tensors_is_refused(file):
     state = load_file(file)
     for lost in ("f_s", "head.bias", "enhancement.stages.0.conv.1.running_mean"):
         save_file({k: v for k, v in state.items() if k != lost}, file, {"kind": "sdd"})
+        edit(file, sha256=sha256(file))
         assert lost in refusal(Detector, file)
+    save_file(state | {"backbone.visual.proj": torch.zeros(64, 32)}, file)  # must not get past the fingerprint
+    edit(file, sha256=sha256(file))
+    assert "backbone.visual.proj" in refusal(Detector, file)
+
+
+def test_files_of_two_checkpoints_are_not_mixed(file, tmp_path):
+    make().save(file, ABOUT)
+    other = tmp_path / "other.safetensors"
+    model = make()
+    torch.nn.init.ones_(model.head.weight)
+    model.save(other, ABOUT)
+    file.write_bytes(other.read_bytes())
+    assert "is not the file that model.json describes" in refusal(Detector, file)
+
+
+def test_others_may_read_a_checkpoint(file):
+    make().save(file, ABOUT)
+    assert file.stat().st_mode & 0o044 == 0o044
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_foreign_kind_is_refused(kind, file, tmp_path):
+def test_a_foreign_kind_is_refused(kind, file):
     make(kind).save(file, ABOUT)
     for other in set(KINDS) - {kind}:
         assert f"holds a {kind.kind!r} model, not a {other.kind!r} one" in refusal(other, file)
-    save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
-    (tmp_path / "other.json").write_text(json.dumps(json.loads(file.with_suffix(".json").read_text())))
-    assert "holds a None model" in refusal(kind, tmp_path / "other.safetensors")
+    assert "name the .safetensors file" in refusal(kind, file.with_suffix(".json"))
 
 
 @pytest.mark.parametrize("kind", KINDS)

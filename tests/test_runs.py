@@ -213,14 +213,26 @@ def test_failing_notebook_is_one_sentence_and_earlier_ones_are_kept(three_notebo
     assert "  epoch 1 done" in said and "epoch 1 done" in (three_notebooks / "log.txt").read_text()
 
 
-def test_summary_leaves_out_what_later_notebooks_left_in_the_folder_before(three_notebooks):
-    runner.run_notebooks(["00_a", "02_c"], "p", {}, three_notebooks, lambda _: None)
-    for name, key in (("00_a", "ap_seen"), ("02_c", "mean_ap_unseen")):
-        runs.write_json(three_notebooks / "metrics" / f"{name}.json", {key: 0.5, "peak_rss_mb": 1})
-    summary = runner.run_notebooks(["00_a"], "p", {"seed": 6}, three_notebooks, lambda _: None)
+def test_summary_leaves_out_later_numbers_only_when_checkpoints_were_made_anew(three_notebooks):
+    def go(name: str, seed: int) -> dict:
+        return runner.run_notebooks([name], "p", {"seed": seed}, three_notebooks, lambda _: None)
+
+    go("00_a", 1)
+    runs.write_json(three_notebooks / "metrics" / "02_c.json", {"ap_seen": 0.5, "peak_rss_mb": 1})
+    runs.write_json(three_notebooks / "metrics" / "04_d.json", {"mean_ap_unseen": 0.5, "peak_rss_mb": 1})
+    assert {"ap_seen", "mean_ap_unseen"} <= set(go("00_a", 1))
+    summary = go("02_c", 2)
     assert summary["ap_seen"] == 0.5 and "mean_ap_unseen" not in summary
     parameters = json.loads((three_notebooks / "run.json").read_text())["parameters"]
-    assert {n: p["seed"] for n, p in parameters.items()} == {"00_a": 6, "02_c": 5}
+    assert {n: p["seed"] for n, p in parameters.items()} == {"00_a": 1, "02_c": 2}
+
+
+def test_broken_run_record_is_one_sentence(three_notebooks):
+    for text in ("", "{", "[]", "null"):
+        three_notebooks.mkdir(exist_ok=True)
+        (three_notebooks / "run.json").write_text(text)
+        with pytest.raises(SDDError, match="run.json is broken"):
+            runner.run_notebooks(["00_a"], "p", {}, three_notebooks)
 
 
 def test_wrong_override_is_refused_before_anything_starts(three_notebooks):
