@@ -1,5 +1,6 @@
 """Scoring as a user does it: files and folders in, one CSV row a file out, whatever is wrong with a file."""
 
+import os
 from pathlib import Path
 
 from . import SDDError
@@ -18,7 +19,7 @@ def check_out(out: Path, inputs: list[Path]) -> None:
         raise SDDError(f"--out {out} is a folder; name a CSV file")
     if not out.resolve().parent.is_dir():
         raise SDDError(f"--out {out}: its folder does not exist; make it first")
-    if out.exists() and (not out.is_file() or any(p.exists() and p.samefile(out) for p in inputs)):
+    if out.exists() and (not out.is_file() or any(os.path.exists(p) and os.path.samefile(p, out) for p in inputs)):
         raise SDDError(f"--out {out} is an input or no regular file; name another file")
     trial = out.with_name(out.name + ".part")
     try:
