@@ -140,7 +140,9 @@ def test_shipped_checkpoint_keeps_its_promises():
 def another_seed(run: Path, folder: Path, seed: int) -> Path:
     """The scores of a run in a folder that says that it had this seed."""
     shutil.copytree(run / "scores", folder / "scores")
-    record = json.loads((run / "run.json").read_text()) | {"seed": seed}
+    record = json.loads((run / "run.json").read_text())
+    for values in record["parameters"].values():
+        values["seed"] = seed
     (folder / "run.json").write_text(json.dumps(record))
     return folder
 
