@@ -45,7 +45,7 @@ class Detector(Scorer):
         self.register_buffer("f_s", f_s.clone())
         D, g, size = backbone.D, backbone.g, backbone.image_size
         self.reconstruction = Reconstruction(D, preset.width, preset.heads, preset.attention_dropout, preset.residual)
-        self.enhancement = Enhancement(D, g, size, preset.channels, preset.F_low, preset.pool, preset.highpass, preset.guide)
+        self.enhancement = Enhancement(D, g, size, preset.channels, preset.F_low, preset.pool, preset.highpass)
         self.head = nn.Linear(preset.F_low + D, 1)
 
     def forward(self, x: Tensor) -> Output:

@@ -36,14 +36,10 @@ class Enhancement(nn.Module):
 
     channels: (C1, C2, C3), one a stage. pool: "mean" averages the last stage over positions, "flatten" keeps them.
     highpass: the filters that meet the pixels start without their mean, blind to flat colour, which otherwise drowns the
-    traces for longer than a short training lasts. guide: "channels" deconvolves D_s with all its D channels; "mean" their mean,
-    scaled to a mean of 1 over the image, which says where the discrepancy is and not what it is or how large: with all
-    channels F_low learns from D_s what T_CLS says already, and neglects the pixels.
+    traces for longer than a short training lasts.
     """
 
-    def __init__(
-        self, D: int, g: int, image_size: int, channels: tuple[int, ...], width: int, pool: str, highpass: bool, guide: str
-    ):
+    def __init__(self, D: int, g: int, image_size: int, channels: tuple[int, ...], width: int, pool: str, highpass: bool):
         super().__init__()
         if pool not in ("mean", "flatten"):
             raise SDDError(f"enhancer pooling {pool!r} is unknown; use 'mean' or 'flatten'")
@@ -51,11 +47,8 @@ class Enhancement(nn.Module):
         for _ in channels:
             side = (side + 1) // 2  # what a 3x3 stride-2 convolution with padding 1 leaves
             sides.append(side)
-        if guide not in ("channels", "mean"):
-            raise SDDError(f"enhancer guide {guide!r} is unknown; use 'channels' or 'mean'")
-        self.guide, depth = guide, D if guide == "channels" else 1
         inputs = (3, *channels[:-1])
-        self.stages = nn.ModuleList(Stage(i, o, depth, g, s) for i, o, s in zip(inputs, channels, sides, strict=True))
+        self.stages = nn.ModuleList(Stage(i, o, D, g, s) for i, o, s in zip(inputs, channels, sides, strict=True))
         if highpass:
             filters = self.stages[0].conv[0].weight.data  # (C1, 3, 3, 3)
             filters -= filters.mean((2, 3), keepdim=True)
@@ -64,9 +57,6 @@ class Enhancement(nn.Module):
 
     def forward(self, image: Tensor, D_s: Tensor) -> Tensor:
         """image: (B, 3, H, W), D_s: (B, D, g, g) -> F_low: (B, width)."""
-        if self.guide == "mean":
-            D_s = D_s.mean(1, keepdim=True)  # (B, 1, g, g)
-            D_s = D_s / D_s.mean((2, 3), keepdim=True).clamp_min(1e-6)
         x = image
         for stage in self.stages:
             x = stage(x, D_s)

@@ -11,7 +11,6 @@ CHOICES = {
     "interval": ("observed", "unit"),
     "residual": ("none", "bank", "tokens"),
     "pool": ("mean", "flatten"),
-    "guide": ("channels", "mean"),
 }
 
 
@@ -40,7 +39,6 @@ class Preset:
     channels: tuple[int, ...] = (32, 64, 64)
     F_low: int = 256  # width of the enhancer's vector (release: 256)
     pool: str = "mean"
-    guide: str = "channels"  # what of D_s is deconvolved: "channels" or their "mean", scaled to 1 over the image
     highpass: bool = True  # the first stage's filters start without their mean
     # Losses, Eq. 14 and 16. The margin is printed; the weights are the release's, relative to the BCE's 1.5
     margin: float = 8.0

@@ -63,7 +63,7 @@ def test_convolutions_are_each_followed_by_batch_norm_and_relu():
 
 @pytest.mark.parametrize("size, g, sides, strides", [(112, 7, (56, 28, 14), (8, 4, 2)), (224, 16, (112, 56, 28), (7, 4, 2))])
 def test_stage_n_has_side_H_over_2_to_the_n_and_the_guide_fits_it_exactly(size, g, sides, strides):
-    e = Enhancement(6, g, size, (2, 3, 4), 5, "mean", False, "channels").eval()
+    e = Enhancement(6, g, size, (2, 3, 4), 5, "mean", False).eval()
     seen = []
     for s in e.stages:
         s.register_forward_hook(lambda _m, _i, out: seen.append(tuple(out.shape)))
@@ -92,7 +92,7 @@ def test_flatten_keeps_positions_and_mean_does_not():
     image, D_s = torch.randn(1, 3, 32, 32), torch.rand(1, 6, 2, 2)
     for pool, same in (("mean", True), ("flatten", False)):
         torch.manual_seed(0)
-        e = Enhancement(6, 2, 32, (2, 3, 4), 5, pool, False, "channels").eval()
+        e = Enhancement(6, 2, 32, (2, 3, 4), 5, pool, False).eval()
         last = []
         e.stages[-1].register_forward_hook(lambda _m, _i, out, last=last: last.append(out))
         expected = e(image, D_s)
@@ -103,7 +103,7 @@ def test_flatten_keeps_positions_and_mean_does_not():
 
 
 def test_each_stage_reads_the_one_before_and_all_read_D_s():
-    e = Enhancement(6, 4, 64, (2, 3, 4), 5, "mean", False, "channels").eval()
+    e = Enhancement(6, 4, 64, (2, 3, 4), 5, "mean", False).eval()
     image, D_s = torch.randn(1, 3, 64, 64), torch.rand(1, 6, 4, 4, requires_grad=True)
     x = image
     for s in e.stages:
@@ -114,23 +114,12 @@ def test_each_stage_reads_the_one_before_and_all_read_D_s():
     assert torch.allclose(e(image, D_s), e.project(x.mean((2, 3))), atol=1e-6)
 
 
-def test_mean_guide_says_where_the_discrepancy_is_and_nothing_else_of_it():
-    e = Enhancement(6, 4, 64, (2, 3, 4), 5, "mean", True, "mean")  # in training mode: BN scales the guide up
-    image, D_s = torch.randn(2, 3, 64, 64), torch.rand(2, 6, 4, 4)
-    assert torch.allclose(e(image, D_s), e(image, 7 * D_s), atol=1e-5)  # not how large
-    assert torch.allclose(e(image, D_s), e(image, D_s.flip(1)), atol=1e-5)  # not in which channels
-    assert not torch.allclose(e(image, D_s), e(image, D_s.flip(3)), atol=1e-3)
-    assert torch.isfinite(e(image, torch.zeros_like(D_s))).all()
-    with pytest.raises(SDDError, match="guide 'sum' is unknown"):
-        Enhancement(6, 4, 64, (2, 3, 4), 5, "mean", True, "sum")
-
-
 def test_highpass_filters_start_blind_to_flat_colour_and_see_edges():
     flat = torch.rand(1, 3, 1, 1).expand(1, 3, 16, 16)
     edge = torch.cat([flat[..., :8], flat[..., :8] + 1], 3)
     for highpass in (True, False):
         torch.manual_seed(0)
-        conv = Enhancement(6, 2, 32, (2, 3, 4), 5, "mean", highpass, "channels").stages[0].conv[0]
+        conv = Enhancement(6, 2, 32, (2, 3, 4), 5, "mean", highpass).stages[0].conv[0]
         assert (conv(flat)[..., 1:, 1:].abs().max() < 1e-6) == highpass  # padding darkens the first row and column
         assert conv(edge)[..., 1:, 1:].abs().max() > 0.1
         assert conv.weight.requires_grad
@@ -139,4 +128,4 @@ def test_highpass_filters_start_blind_to_flat_colour_and_see_edges():
 def test_paper_has_three_stages_and_unknown_pooling_is_refused():
     assert len(get_preset("paper").channels) == 3
     with pytest.raises(SDDError, match="pooling 'max' is unknown"):
-        Enhancement(6, 4, 64, (2, 3, 4), 5, "max", False, "channels")
+        Enhancement(6, 4, 64, (2, 3, 4), 5, "max", False)
