@@ -22,7 +22,7 @@ def env(args) -> int:
 
 def run(args, names: list[str] | None = None) -> int:
     """Run notebooks in order with a profile; print the table, and where notebooks, figures and scores lie."""
-    from .profiles import all_parameters, check_overrides, parse_overrides, read_profile, resolve
+    from .profiles import all_parameters, check_overrides, parse_overrides, resolve
     from .runner import run_notebooks
     from .runs import new_run_dir, shown
 
@@ -31,7 +31,6 @@ def run(args, names: list[str] | None = None) -> int:
         if overrides.get("seed", args.seed) != args.seed:
             raise SDDError(f"--seed {args.seed} and -p seed={overrides['seed']} disagree; give one")
         overrides["seed"] = args.seed
-    read_profile(args.profile)
     check_overrides(overrides, chosen)
     for name in chosen:  # everything is refused before a folder is made
         all_parameters(args.profile, name, overrides)

@@ -72,14 +72,17 @@ def parameters(notebook: str) -> dict:
 
 def fit_value(name: str, value, default):
     """The value in the type of the default, or an error: a notebook must not die of a text where a number belongs."""
-    if isinstance(default, float) and not isinstance(value, bool):
+    kind = type(default)
+    misfit = (
+        f"parameter {name} = {value!r} is not of type {kind.__name__}, as its default {default!r} is; give a {kind.__name__}"
+    )
+    if kind is float and type(value) in (int, str):  # YAML reads 5e-4 as text
         try:
-            value = float(value)  # YAML reads 5e-4 as text
-        except (TypeError, ValueError, OverflowError):
-            pass  # reported below, as every other misfit
-    if type(value) is not type(default):
-        kind = type(default).__name__
-        raise SDDError(f"parameter {name} = {value!r} is not of type {kind}, as its default {default!r} is; give a {kind}")
+            value = float(value)
+        except (ValueError, OverflowError):
+            raise SDDError(misfit) from None
+    if type(value) is not kind:
+        raise SDDError(misfit)
     if name in RANGES and not RANGES[name][0] <= value <= RANGES[name][1]:
         raise SDDError(f"parameter {name} = {value!r} lies outside {RANGES[name][0]} to {RANGES[name][1]}; give a value inside")
     return value
