@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from . import SDDError
 
 PROJECTIONS = ("q", "k", "v", "out")
+TARGETS = (*PROJECTIONS, "qkv", "c_fc", "c_proj")  # what LoRA can adapt: attention apart or joint, and the MLP's two Linears
 
 
 class Attention(nn.Module):
@@ -32,9 +33,16 @@ class Attention(nn.Module):
         self.out = _linear(fused.out_proj.weight.detach(), fused.out_proj.bias.detach())
         self.head_width = d // self.heads
 
+    def join(self) -> None:
+        """Make q, k and v one D->3D Linear `qkv`, so that one LoRA rank serves all three (the authors' release)."""
+        apart = self.q, self.k, self.v
+        self.qkv = _linear(torch.cat([p.weight for p in apart]), torch.cat([p.bias for p in apart]))
+        del self.q, self.k, self.v
+
     def forward(self, x: Tensor, *_unused, **_flags) -> tuple[Tensor, None]:
         B, L, D = x.shape
-        q, k, v = (p(x).view(B, L, self.heads, self.head_width).transpose(1, 2) for p in (self.q, self.k, self.v))
+        parts = self.qkv(x).chunk(3, -1) if hasattr(self, "qkv") else (self.q(x), self.k(x), self.v(x))
+        q, k, v = (t.view(B, L, self.heads, self.head_width).transpose(1, 2) for t in parts)  # (B, heads, 1+N, D/heads)
         y = F.scaled_dot_product_attention(q, k, v)  # (B, heads, 1+N, D/heads)
         return self.out(y.transpose(1, 2).reshape(B, L, D)), None
 
@@ -60,12 +68,21 @@ def resize_positions(table: Tensor, grid: int) -> Tensor:
     return torch.cat([cls, patches[0].flatten(1).T])  # (1+N, D)
 
 
+def _fingerprint(visual: nn.Module) -> str:
+    """Which CLIP this is: 16 hex digits over weights that neither LoRA nor the image size touches."""
+    seen = hashlib.sha256()
+    norms = (*visual.ln_pre.parameters(), *visual.ln_post.parameters())
+    for t in (visual.conv1.weight, visual.class_embedding, *norms, visual.proj):
+        seen.update(t.detach().float().cpu().contiguous().numpy().tobytes())
+    return seen.hexdigest()[:16]
+
+
 class Backbone(nn.Module):
     """CLIP's image tower, frozen, giving all tokens of the last block (Eq. 1: without LoRA, Eq. 3: with).
 
     visual: an open_clip `VisionTransformer`; it is taken over and changed. image_size: side in pixels, a multiple of
     the patch. norm: "ln_post" passes every token through CLIP's own final LayerNorm, "none" leaves the raw
-    residual stream (the authors' release). Attributes: D (token width), g (grid side), N = g*g.
+    residual stream (the authors' release). Attributes: D (token width), g (grid side), N = g*g, fingerprint (which CLIP).
     """
 
     def __init__(self, visual: nn.Module, image_size: int, norm: str = "ln_post"):
@@ -82,6 +99,7 @@ class Backbone(nn.Module):
         visual.positional_embedding = nn.Parameter(resize_positions(table, self.g), requires_grad=False)
         for block in visual.transformer.resblocks:
             block.attn = Attention(block.attn)
+        self.fingerprint = _fingerprint(visual)  # now: biases and embeddings may be trained later
 
     def train(self, mode: bool = True):
         """Training takes merged adapters out of the weights again: folded in, they would be frozen without a word."""
@@ -93,14 +111,6 @@ class Backbone(nn.Module):
     @property
     def blocks(self) -> nn.ModuleList:
         return self.visual.transformer.resblocks
-
-    @property
-    def fingerprint(self) -> str:
-        """Which CLIP this is: 16 hex digits over weights that neither LoRA nor the image size touches."""
-        v, seen = self.visual, hashlib.sha256()
-        for t in (v.conv1.weight, v.class_embedding, *v.ln_pre.parameters(), *v.ln_post.parameters(), v.proj):
-            seen.update(t.detach().float().cpu().contiguous().numpy().tobytes())
-        return seen.hexdigest()[:16]
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, 3, H, W), CLIP-normalised -> tokens (B, 1+N, D), CLS first."""
@@ -117,25 +127,47 @@ class Backbone(nn.Module):
         cls = cls if self.norm == "ln_post" else self.visual.ln_post(cls)
         return cls @ self.visual.proj
 
-    def add_lora(self, r: int = 6, alpha: int = 6, dropout: float = 0.0, blocks: int | None = None) -> int:
-        """Put LoRA on the q, k, v and out projections of the last `blocks` blocks (None: all); Sec. 3.2 and 4.1.
+    def add_lora(
+        self,
+        r: int = 6,
+        alpha: int = 6,
+        dropout: float = 0.0,
+        blocks: int | None = None,
+        targets: tuple[str, ...] = PROJECTIONS,
+        biases: bool = False,
+    ) -> int:
+        """Put LoRA on the `targets` of the last `blocks` blocks (None: all); Sec. 3.2 and 4.1. It starts as the identity (B = 0).
 
-        Returns the number of trainable values: blocks * 4 * 2 * r * D. LoRA starts as the identity (B = 0).
+        targets: names of TARGETS; "qkv" stands for q, k and v at one joint rank. biases: train every bias of the tower and its
+        class and positional embedding too (the authors' release). Returns the number of trainable values in LoRA: r * (inputs +
+        outputs) an adapted Linear.
         """
         depth = len(self.blocks)
         if blocks is not None and not 1 <= blocks <= depth:
             raise SDDError(f"LoRA on {blocks} blocks is impossible: the backbone has {depth}; choose 1..{depth}")
+        if unknown := [t for t in targets if t not in TARGETS]:
+            raise SDDError(f"LoRA cannot adapt {unknown[0]!r}; its targets are {', '.join(TARGETS)}")
+        if "qkv" in targets and {"q", "k", "v"} & set(targets):
+            raise SDDError("LoRA adapts q, k and v either apart or joint as qkv, not both; choose")
         first = 0 if blocks is None else depth - blocks
+        if "qkv" in targets:
+            for block in self.blocks[first:]:
+                block.attn.join()
         names = "|".join(str(i) for i in range(first, depth))
-        pattern = rf".*resblocks\.({names})\.attn\.({'|'.join(PROJECTIONS)})"
+        pattern = rf".*resblocks\.({names})\.(attn|mlp)\.({'|'.join(targets)})"
         config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=pattern, bias="none")
         inject_adapter_in_model(config, self.visual)
-        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+        count = sum(p.numel() for p in self.parameters() if p.requires_grad)
+        if biases:
+            for name, p in self.visual.named_parameters():
+                if name.endswith(".bias") or name in ("class_embedding", "positional_embedding"):
+                    p.requires_grad_(True)
+        return count
 
     def lora_layers(self) -> dict[str, LoraLayer]:
-        """The adapted projections by short name ("11.q" is block 11's query)."""
+        """The adapted Linears by short name ("11.q" is block 11's query)."""
         found = {n: m for n, m in self.visual.named_modules() if isinstance(m, LoraLayer)}
-        return {re.sub(r".*resblocks\.(\d+)\.attn\.", r"\1.", n): m for n, m in found.items()}
+        return {re.sub(r".*resblocks\.(\d+)\.(attn|mlp)\.", r"\1.", n): m for n, m in found.items()}
 
     def merge_lora(self) -> None:
         """Fold s*B@A into the frozen weights, for scoring: the encoder then costs what plain CLIP costs."""

@@ -11,28 +11,38 @@ from torch import Tensor
 from . import SDDError
 
 NO_TOKENS = "a token bank is sampled from training reals and there are none; check the manifest's train split"
-Chunks = Callable[[], Iterable[Tensor]]  # called once per pass; yields (n, D) tokens, always in the same order
+ROWS = 256  # tokens worked on at a time: two buffers of 256 x 1024 floats stay in a core's cache
+FIXED = 2**24  # steps a unit in which reference sums are exact integers, so that no order of adding changes them
+
+# A share of the real tokens: called once a pass, yields (n, D) tokens, always the same in the same order.
+Share = Callable[[], Iterable[Tensor]]
 
 
 def js_divergence(tokens: Tensor, reference: Tensor) -> Tensor:
     """Jensen-Shannon divergence between softmax(token) and softmax(reference), base-2 logarithms.
 
     Eq. 2. tokens: (n, D), reference: (D,) -> (n,) in [0, 1], 0 where both softmaxes agree, symmetric in its arguments.
-    JS = H((p+q)/2) - (H(p)+H(q))/2: one exp and one log an element, in float32 at least.
+    JS = H((p+q)/2) - (H(p)+H(q))/2: one exp and one log an element, in float32 at least. Logarithms are taken relative to
+    H(q), which cancels, so that the sums are as small as their difference and keep its digits.
     """
-    t = tokens if tokens.dtype == torch.float64 else tokens.float()
-    log_q = torch.log_softmax(reference.to(t.dtype), -1)
-    q = log_q.exp()
-    shifted = t - t.amax(-1, keepdim=True)
-    p = shifted.exp()
-    z = p.sum(-1, keepdim=True)
-    p /= z
-    entropy_p = z.log().squeeze(-1) - torch.linalg.vecdot(p, shifted)
-    entropy_q = -torch.dot(q, log_q)
-    m = p.add_(q).mul_(0.5)
-    # A softmax may underflow to 0 in float32, and 0 log 0 = 0: the floor keeps the product finite and changes nothing.
-    entropy_m = -torch.linalg.vecdot(m, m.clamp_min(torch.finfo(m.dtype).tiny).log())
-    return ((entropy_m - (entropy_p + entropy_q) / 2) / math.log(2)).clamp_(0, 1)
+    dtype = torch.float64 if tokens.dtype == torch.float64 else torch.float32
+    log_q = torch.log_softmax(reference.double(), -1)
+    level = -torch.dot(log_q.exp(), log_q).item()  # H(q); below p and q stand for e^H(q) times themselves
+    scale = math.exp(level)
+    q = (log_q + level).exp().to(dtype)
+    js = torch.empty(len(tokens), dtype=dtype, device=tokens.device)
+    p_rows, log_rows = (torch.empty(ROWS, tokens.shape[1], dtype=dtype, device=tokens.device) for _ in range(2))
+    for start in range(0, len(tokens), ROWS):
+        t = tokens[start : start + ROWS].to(dtype)
+        p, log_p = p_rows[: len(t)], log_rows[: len(t)]
+        torch.sub(t, t.amax(1, keepdim=True), out=log_p)
+        z = torch.exp(log_p, out=p).sum(1, keepdim=True) / scale
+        p_log_p = torch.linalg.vecdot(p.div_(z), log_p.sub_(z.log()))  # relative to the level q log q sums to 0
+        # A softmax may underflow to 0 in float32, and 0 log 0 = 0: the floor keeps the product finite and changes nothing.
+        both = p.add_(q).clamp_min_(torch.finfo(dtype).tiny)  # p + q = 2m
+        both_log = torch.linalg.vecdot(both, torch.log(both, out=log_p))
+        js[start : start + ROWS] = ((p_log_p - both_log) / (2 * scale) + math.log(2)) / math.log(2)
+    return js.clamp_(0, 1)
 
 
 def sample_by_js(js: np.ndarray, M: int, interval: str = "observed") -> tuple[np.ndarray, np.ndarray]:
@@ -101,45 +111,84 @@ class TokenBank:
     reference: Tensor
 
 
-def reference_token(chunks: Chunks, kind: str, seed: int) -> Tensor:
+def token_sum(share: Share) -> tuple[Tensor | None, int]:
+    """(sum of the tokens in steps of 1/FIXED (D,), or None where there are none, their number)."""
+    total, count = None, 0
+    for chunk in share():
+        # whole numbers, which float64 adds without error up to 2^53
+        part = chunk.double().mul_(FIXED).round_().sum(0).long().cpu()
+        total, count = part if total is None else total + part, count + len(chunk)
+    return total, count
+
+
+def divergences(share: Share, reference: Tensor) -> np.ndarray:
+    """JS of every token of a share to the reference: (n,), one float a token."""
+    found = [js_divergence(chunk, reference.to(chunk.device)).cpu().numpy() for chunk in share()]
+    return np.concatenate(found) if found else np.empty(0, np.float32)
+
+
+def gather(share: Share, wanted: np.ndarray) -> list[Tensor]:
+    """The tokens (D,) at rising positions `wanted` of a share."""
+    found, start = [], 0
+    for chunk in share():
+        here = wanted[(wanted >= start) & (wanted < start + len(chunk))]
+        found += [chunk[i - start].float().cpu() for i in here]
+        start += len(chunk)
+    return found
+
+
+def reference_token(shares: list[Share], kind: str, seed: int, run: Callable = map) -> Tensor:
     """The initial token r~ of Eq. 2, which the paper leaves open.
 
-    kind: "mean", the average real token, or "random", one real token drawn by `seed`. The mean is summed in
-    float64, so that chunking changes at most its last bits.
+    kind: "mean", the average real token, or "random", one real token drawn by `seed`.
     """
+    sums = list(run(token_sum, shares))
+    count = sum(n for _, n in sums)
+    if not count:
+        raise SDDError(NO_TOKENS)
     if kind == "mean":
-        total, count = 0, 0
-        for chunk in chunks():
-            total, count = total + chunk.double().sum(0), count + len(chunk)
-        if not count:
-            raise SDDError(NO_TOKENS)
-        return (total / count).float()
+        return (sum(total for total, n in sums if n).double() / (FIXED * count)).float()
     if kind == "random":
-        count = sum(len(c) for c in chunks())
-        if not count:
-            raise SDDError(NO_TOKENS)
         wanted = int(np.random.default_rng(seed).integers(count))
-        for chunk in chunks():
-            if wanted < len(chunk):
-                return chunk[wanted].float()
-            wanted -= len(chunk)
+        return _gather_all(shares, [n for _, n in sums], np.array([wanted]), run)[0]
     raise SDDError(f"reference token {kind!r} is unknown; use 'mean' or 'random'")
 
 
-def build_bank(chunks: Chunks, M: int, reference: str = "mean", interval: str = "observed", seed: int = 0) -> TokenBank:
-    """Sample the bank from a stream of real tokens, Eq. 1-2: one float a token is kept, then the M chosen are gathered.
+def _gather_all(shares: list[Share], counts: list[int], index: np.ndarray, run: Callable) -> Tensor:
+    """The tokens (len(index), D) at positions of the whole stream, in the order of `index`."""
+    order, starts = np.argsort(index, kind="stable"), np.cumsum([0, *counts])
+    rising = index[order]
+    wanted = [rising[(rising >= a) & (rising < b)] - a for a, b in zip(starts, starts[1:], strict=False)]
+    found = [token for part in run(gather, shares, wanted) for token in part]
+    return torch.stack(found)[torch.from_numpy(np.argsort(order))]
 
-    chunks() yields (n, D) tokens in a fixed order; it is called once per pass. The bank does not depend on n.
+
+def build_bank(
+    shares: list[Share],
+    M: int,
+    reference: str = "mean",
+    interval: str = "observed",
+    seed: int = 0,
+    kind: str = "js",
+    run: Callable = map,
+) -> TokenBank:
+    """Sample the bank from streams of real tokens, Eq. 1-2: one float a token is kept, then the M chosen are gathered.
+
+    shares: consecutive parts of one stream of tokens. The bank depends neither on how the stream is cut into shares and chunks
+    nor on who works on them. run: a `map`; that of a process pool gives every share to a process, if shares can be pickled.
+    kind: "js" is Eq. 2. For ablation, "random" takes M real tokens by `seed`, and "noise" draws M from a Gaussian that has the
+    mean and spread of every channel of those.
     """
-    r = reference_token(chunks, reference, seed)
-    js_all = np.concatenate([js_divergence(c, r).cpu().numpy() for c in chunks()])
+    r = reference_token(shares, reference, seed, run)
+    parts = list(run(divergences, shares, [r] * len(shares)))
+    js_all = np.concatenate(parts)
     index, empty = sample_by_js(js_all, M, interval)
-    order = np.argsort(index)
-    f_s, start, at = torch.empty(M, len(r)), 0, 0
-    for chunk in chunks():
-        stop = start + len(chunk)
-        while at < M and index[order[at]] < stop:
-            f_s[order[at]] = chunk[index[order[at]] - start].float()
-            at += 1
-        start = stop
+    if kind in ("random", "noise"):
+        index, empty = np.sort(np.random.default_rng(seed).choice(len(js_all), M, replace=False)), np.zeros(M, bool)
+    elif kind != "js":
+        raise SDDError(f"bank {kind!r} is unknown; use 'js', 'random' or 'noise'")
+    f_s = _gather_all(shares, [len(p) for p in parts], index, run)
+    if kind == "noise":
+        drawn = torch.randn(f_s.shape, generator=torch.Generator().manual_seed(seed))
+        f_s = f_s.mean(0) + drawn * f_s.std(0)
     return TokenBank(f_s, index, js_all[index], int(empty.sum()), js_all, r)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from . import SDDError
+from . import SDDError, bench_bank
 from .backbone import Backbone
 from .baselines.lora import LoraLinear
 from .detector import Detector
@@ -63,15 +63,16 @@ def scoring(model: torch.nn.Module, x: torch.Tensor, _y: torch.Tensor) -> Callab
 
 
 def main(argv: list[str]) -> int:
-    """Print two ratios: a training step against LoRA + linear head, scoring against bare CLIP."""
+    """Print what SDD costs: a training step against LoRA + linear head, scoring against bare CLIP, and the token bank."""
     parser = argparse.ArgumentParser(prog="python -m sddlib bench", description=main.__doc__)
     parser.add_argument("--backbone", default="ViT-B-16-quickgelu", help="open_clip model name; weights are random")
     parser.add_argument("--image-size", type=int, default=112, help="crop side in pixels")
     parser.add_argument("--batch", type=int, default=16, help="images a step")
     parser.add_argument("--pairs", type=int, default=9, help="interleaved pairs to time")
+    parser.add_argument("--tokens", type=int, default=10_000_000, help="stream whose memory is measured")
     args = parser.parse_args(argv)
-    if min(args.batch, args.pairs, args.image_size) < 1:
-        raise SDDError("--batch, --pairs and --image-size are whole numbers above 0")
+    if min(args.batch, args.pairs, args.image_size) < 1 or args.tokens < 256:
+        raise SDDError("--batch, --pairs and --image-size are whole numbers above 0, --tokens one above 255")
     device, preset = pick_device(), get_preset("paper")
     seed_everything(0)
 
@@ -91,4 +92,5 @@ def main(argv: list[str]) -> int:
     ):
         mid, low, high, seconds = ratio(job(sdd, x, y), job(other, x, y), args.pairs)
         print(f"SDD {name} / {base}: {mid:.2f} [{low:.2f}, {high:.2f}]; the base: {1000 * seconds / args.batch:.1f} ms/image")
+    bench_bank.report(1024, 256, args.tokens)
     return 0

@@ -193,10 +193,14 @@ class TwinBatches(Sampler):
 class Crops(Dataset):
     """Samples as (image (3, size, size), label, index). Training crops are random, seeded by (seed, epoch, content): the
     same whatever the workers or the batch order, and the same window for a real crop and its regenerations.
-    keep: hold decoded pictures in memory (small data)."""
+    keep: hold decoded pictures in memory (small data). resize: the shorter side that training pictures are brought to
+    (bilinear) before the crop; 0 leaves them as they are."""
 
-    def __init__(self, samples: list[Sample], size: int, train: bool, seed: int = 0, keep: bool = False):
+    def __init__(self, samples: list[Sample], size: int, train: bool, seed: int = 0, keep: bool = False, resize: int = 0):
+        if resize and resize < size:
+            raise SDDError(f"training pictures cannot be cut to {size} px after a resize to {resize} px; raise the resize")
         self.samples, self.size, self.train, self.seed, self.epoch = samples, size, train, seed, 0
+        self.resize = resize if train else 0
         self.content = content_ids(samples)
         self.cache: dict[int, Image.Image] | None = {} if keep else None
 
@@ -204,11 +208,15 @@ class Crops(Dataset):
         return len(self.samples)
 
     def picture(self, i: int) -> Image.Image:
-        if self.cache is None:
-            return decode(self.samples[i].path)
-        if i not in self.cache:
-            self.cache[i] = decode(self.samples[i].path)
-        return self.cache[i]
+        if self.cache is not None and i in self.cache:
+            return self.cache[i]
+        found = decode(self.samples[i].path)
+        if self.resize:
+            w, h = (max(self.resize, round(side * self.resize / min(found.size))) for side in found.size)
+            found = found.resize((w, h), Image.BILINEAR)
+        if self.cache is not None:
+            self.cache[i] = found
+        return found
 
     def __getitem__(self, i: int) -> tuple[Tensor, int, int]:
         if self.train:

@@ -5,16 +5,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def reconstruction_loss(Re: Tensor, V_H: Tensor, y: Tensor, detach_target: bool = False) -> Tensor:
+def reconstruction_loss(
+    Re: Tensor, V_H: Tensor, y: Tensor, detach_target: bool = False, over: str = "reals", norm: str = "mse"
+) -> Tensor:
     """L_r, Eq. 9: mean squared error between Re and V_H over the *real* images of the batch; 0 where there are none.
 
     Re, V_H: (B, N, D); y: (B,) labels. The paper does not say whether the target is detached. If it is not, L_r also draws
     the encoder's tokens of reals towards what the bank rebuilds; detach_target keeps it from that.
+    over: "reals" as printed or "all" images. norm: "mse" as printed, or "frobenius", the root of the summed squares over the
+    number of tokens (the authors' release, over all images).
     """
-    real = y == 0
+    kept = torch.ones_like(y, dtype=torch.bool) if over == "all" else y == 0  # (B,)
     target = V_H.detach() if detach_target else V_H
-    error = (Re - target).square().mean((1, 2))  # (B,)
-    return (error * real).sum() / real.sum().clamp_min(1)
+    squares = (Re - target).square()  # (B, N, D)
+    if norm == "frobenius":
+        total = (squares * kept[:, None, None]).sum()
+        # the root has no slope at 0, which only a batch without reals reaches
+        return total.clamp_min(torch.finfo(total.dtype).tiny).sqrt() / (kept.sum().clamp_min(1) * V_H.shape[1])
+    error = squares.mean((1, 2))  # (B,)
+    return (error * kept).sum() / kept.sum().clamp_min(1)
 
 
 def triplet_loss(features: Tensor, y: Tensor, margin: float) -> Tensor:
@@ -30,9 +39,15 @@ def triplet_loss(features: Tensor, y: Tensor, margin: float) -> Tensor:
     return (loss * valid).sum() / valid.sum().clamp_min(1)
 
 
-def sdd_loss(out, y: Tensor, preset) -> dict[str, Tensor]:
-    """L = L_bce + lambda_1 L_tri + lambda_2 L_r, Eq. 16. out: a detector's `Output`; y: (B,). Returns every term."""
-    bce = F.binary_cross_entropy_with_logits(out.logit, y.float())
-    tri = triplet_loss(out.F_low, y, preset.margin)
-    rec = reconstruction_loss(out.Re, out.V_H, y, preset.detach_target)
-    return {"total": bce + preset.lambda_tri * tri + preset.lambda_r * rec, "bce": bce, "tri": tri, "r": rec}
+def sdd_loss(out, y: Tensor, preset, metric) -> dict[str, Tensor]:
+    """L = L_bce + lambda_1 L_tri + lambda_2 L_r, Eq. 16. out: a detector's `Output`; y: (B,). Returns every term there is.
+
+    metric: the loss on (F_low, y): `triplet_loss` at the preset's margin, or the release's SoftTriple. L_bce has a weight too
+    (1 as printed, 1.5 in the release).
+    """
+    terms = {"bce": F.binary_cross_entropy_with_logits(out.logit, y.float()), "tri": metric(out.F_low, y)}
+    total = preset.lambda_bce * terms["bce"] + preset.lambda_tri * terms["tri"]
+    if out.Re is not None:
+        terms["r"] = reconstruction_loss(out.Re, out.V_H, y, preset.detach_target, preset.r_over, preset.r_norm)
+        total = total + preset.lambda_r * terms["r"]
+    return {"total": total, **terms}

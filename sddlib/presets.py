@@ -7,87 +7,151 @@ from . import SDDError
 
 CHOICES = {
     "norm": ("ln_post", "none"),
+    "tokens": ("patches", "all"),
+    "bank": ("js", "random", "noise", "none"),
     "reference": ("mean", "random"),
     "interval": ("observed", "unit"),
+    "reconstruction": ("paper", "printed", "release", "none"),
     "residual": ("none", "bank", "tokens"),
+    "enhancement": ("paper", "release", "none"),
     "pool": ("mean", "flatten"),
+    "weight": ("exp", "abs", "square"),
+    "head": ("linear", "mlp"),
+    "metric": ("triplet", "softtriple"),
+    "r_over": ("reals", "all"),
+    "r_norm": ("mse", "frobenius"),
 }
+COUNTS = ("lora_r", "lora_alpha", "M", "width", "heads", "F_low")
+BELOW = {"lora_dropout": 1, "attention_dropout": 1} | dict.fromkeys(("margin", "lambda_bce", "lambda_tri", "lambda_r"), inf)
+FLAGS = ("train_biases", "detach_attention", "detach_target", "highpass")
+LISTS = ("channels", "lora_targets")
 
 
 @dataclass(frozen=True)
 class Preset:
     """All choices that define an SDD. The defaults are preset `paper`: what the paper prints, made shape-consistent (LoRA's
-    dropout apart), and where it is silent, which each field says, what was chosen on validation photographs."""
+    dropout apart), and where it is silent, which each field says, what was chosen on validation photographs. `release` means
+    the authors' public code; facts about it are from reading commit e9ed1ca."""
 
-    norm: str = "ln_post"  # tokens after CLIP's final LayerNorm, or "none": raw (release). The paper is silent
-    # LoRA, Sec. 4.1: r = alpha = 6. The printed dropout 0.8 is runnable; the default was chosen on validation
+    # Encoder, Eq. 3. Whether tokens pass CLIP's final LayerNorm ("ln_post") or are raw ("none", release): the paper is silent
+    norm: str = "ln_post"
+    tokens: str = "patches"  # V_H without CLS, so that N = g*g fits Eq. 10's map; "all" (release): with CLS, 257 on ViT-L/14
+    # LoRA, Sec. 4.1: r = alpha = 6. The printed dropout 0.8 is runnable; the default was chosen on validation (release: 0.05)
     lora_r: int = 6
     lora_alpha: int = 6
     lora_dropout: float = 0.2
     lora_blocks: int | None = None  # adapt the last k blocks; None: all (release). The paper is silent
-    # Token bank, Eq. 2. M, reference token and interval: the paper is silent
+    lora_targets: tuple[str, ...] = ("q", "k", "v", "out")  # silent; release: one joint rank for q, k, v, out, both MLP Linears
+    train_biases: bool = False  # the tower's biases, class and positional embedding too (release). The paper is silent
+    # Token bank, Eq. 2. M, reference token and interval: the paper is silent (release: M = 5000, nothing else known)
+    bank: str = "js"  # for ablation: "random" real tokens, Gaussian "noise", "none" (V_H stands in for f_s)
     M: int = 256
     reference: str = "mean"
     interval: str = "observed"
-    # Reconstruction, Eq. 4-10. The inner width and the number of heads: the paper is silent (release: 2176, 16)
-    width: int = 384
-    heads: int = 6
-    attention_dropout: float = 0.0
+    # Reconstruction, Eq. 4-10. "printed": Eq. 5-8 letter for letter, for M = N; "paper": V_H and R3 query in Eq. 6 and 8;
+    # "none": left out for ablation, and nothing guides the enhancer then
+    reconstruction: str = "paper"
+    width: int = 384  # inner width: the paper is silent (release: 2176)
+    heads: int = 6  # silent (release: 16)
+    attention_dropout: float = 0.0  # silent (release: 0.1)
     residual: str = "none"  # printed: none; "bank" and "tokens" (release) keep Re from collapsing to one token
+    detach_attention: bool = False  # no gradient passes an attention's output (release); the paper trains it
     detach_target: bool = False  # Eq. 9: silent. Not detached (release), L_r also draws the encoder's tokens of reals together
     # Enhancement, Eq. 11-13. Widths, pooling and initialisation: the paper is silent
-    channels: tuple[int, ...] = (32, 64, 64)
+    enhancement: str = "paper"  # three fused stages; "release": two, then flattened; "none", for ablation: the mean of D_s
+    channels: tuple[int, ...] = (32, 64, 64)  # release: 128, 64, 1
     F_low: int = 256  # width of the enhancer's vector (release: 256)
     pool: str = "mean"
     highpass: bool = True  # the first stage's filters start without their mean
-    # Losses, Eq. 14 and 16. The margin is printed; the weights are the release's, relative to the BCE's 1.5
+    weight: str = "exp"  # f of Eq. 12; "abs" and "square" are Fig. 5's other two (release: square, on F in place of F')
+    head: str = "linear"  # Eq. 15: linear; "mlp" (release): BN, Linear 256, BN, ReLU, Linear
+    # Losses, Eq. 9, 14 and 16. The margin is printed; the lambdas are the release's, relative to its BCE's 1.5
+    metric: str = "triplet"  # Eq. 14; "softtriple" (release)
     margin: float = 8.0
+    r_over: str = "reals"  # images that L_r sees, Eq. 9; "all" (release)
+    r_norm: str = "mse"  # Eq. 9; "frobenius" (release): root of the summed squares over B * N
+    lambda_bce: float = 1.0
     lambda_tri: float = 0.222
     lambda_r: float = 0.667
 
     def __post_init__(self):
         """A value that no detector can have is an SDDError that names the field."""
-        counts = ("lora_r", "lora_alpha", "M", "width", "heads", "F_low")
-        whole = {n: getattr(self, n) for n in counts} | {f"channels[{i}]": c for i, c in enumerate(self.channels)}
+        whole = {n: getattr(self, n) for n in COUNTS} | {f"channels[{i}]": c for i, c in enumerate(self.channels)}
         whole |= {"lora_blocks": self.lora_blocks} if self.lora_blocks is not None else {}
         for name, value in whole.items():
             if type(value) is not int or value < 1:
                 raise SDDError(f"preset field {name} = {value!r} is not a whole number above 0")
-        for name, below in (
-            ("lora_dropout", 1),
-            ("attention_dropout", 1),
-            ("margin", inf),
-            ("lambda_tri", inf),
-            ("lambda_r", inf),
-        ):
+        for name, below in BELOW.items():
             value = getattr(self, name)
             if type(value) not in (int, float) or not 0 <= value < below:
                 raise SDDError(f"preset field {name} = {value!r} is not a number from 0 to below {below}")
-        for name in ("detach_target", "highpass"):
+        for name in FLAGS:
             if type(getattr(self, name)) is not bool:
                 raise SDDError(f"preset field {name} = {getattr(self, name)!r} is neither true nor false")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise SDDError(f"preset field {name} = {getattr(self, name)!r} is unknown; use {' or '.join(choices)}")
-        if not self.channels:
-            raise SDDError("preset field channels is empty; give one width a stage")
+        for name in LISTS:
+            if not getattr(self, name):
+                raise SDDError(f"preset field {name} is empty; give at least one value")
+        if self.reconstruction == self.enhancement == "none":
+            raise SDDError("preset without reconstruction and enhancement leaves LoRA-CLIP with a linear head; train kind lora")
+        if self.enhancement == "release" and self.reconstruction == "none":
+            raise SDDError("the release's enhancer is always guided; set enhancement to paper to go without reconstruction")
+
+    @property
+    def lora(self) -> dict:
+        """What `Backbone.add_lora` takes."""
+        names = {"r": "lora_r", "alpha": "lora_alpha", "dropout": "lora_dropout", "blocks": "lora_blocks"}
+        names |= {"targets": "lora_targets", "biases": "train_biases"}
+        return {argument: getattr(self, name) for argument, name in names.items()}
 
     def with_fields(self, **changes) -> "Preset":
         """A copy with some fields changed; an unknown name is refused."""
         known = [f.name for f in fields(self)]
         if unknown := [name for name in changes if name not in known]:
             raise SDDError(f"preset has no field {unknown[0]!r}; it has {', '.join(known)}")
-        if "channels" in changes:
-            if not isinstance(changes["channels"], (list, tuple)):
-                raise SDDError(f"preset field channels = {changes['channels']!r} is not a list of widths, one a stage")
-            changes["channels"] = tuple(changes["channels"])
+        for name in LISTS:
+            if name in changes:
+                if not isinstance(changes[name], (list, tuple)):
+                    raise SDDError(f"preset field {name} = {changes[name]!r} is not a list")
+                changes[name] = tuple(changes[name])
         return replace(self, **changes)
 
     def as_dict(self) -> dict:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
-PRESETS = {"paper": Preset()}
+PRESETS = {
+    "paper": Preset(),
+    # The right-hand column of the table in notebook 05, whole. What it leaves open keeps the paper's or our default
+    "release": Preset(
+        norm="none",
+        tokens="all",
+        lora_dropout=0.05,
+        lora_targets=("qkv", "out", "c_fc", "c_proj"),
+        train_biases=True,
+        M=5000,
+        reconstruction="release",
+        width=2176,
+        heads=16,
+        attention_dropout=0.1,
+        residual="tokens",
+        detach_attention=True,
+        enhancement="release",
+        channels=(128, 64, 1),
+        pool="flatten",
+        highpass=False,
+        weight="square",
+        head="mlp",
+        metric="softtriple",
+        r_over="all",
+        r_norm="frobenius",
+        lambda_bce=1.5,
+        lambda_tri=0.333,
+        lambda_r=1.0,
+    ),
+}
 
 
 def get_preset(name: str, **changes) -> Preset:

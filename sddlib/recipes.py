@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from .profiles import read_json
 from .scorer import Scorer, read_about
 from .weights import load_backbone
 
+HELD = 2**30  # bytes of tokens that bank sampling may keep in memory
 SCORERS: dict[str, type[Scorer]] = {"sdd": Detector, "lora": LoraLinear, "probe": LinearProbe}
 
 
@@ -60,16 +62,26 @@ def training_reals(samples: list[Sample]) -> list[Sample]:
 
 
 def sample_bank(backbone: Backbone, samples: list[Sample], preset: Preset, seed: int, chunk: int = 32) -> TokenBank:
-    """Eq. 1-2 on the training reals among `samples`. Their tokens are computed once and held (N * D floats an image)."""
-    tokens = list(real_tokens(backbone, training_reals(samples), chunk))
-    return build_bank(lambda: tokens, preset.M, preset.reference, preset.interval, seed)
+    """The preset's bank from the training reals among `samples`, Eq. 1-2.
+
+    Tokens that fit HELD bytes are computed once and kept; more are computed again in each of the three passes.
+    """
+    reals = training_reals(samples)
+    if preset.bank == "none":
+        none = np.empty(0, np.float32)
+        return TokenBank(torch.empty(0, backbone.D), none.astype(int), none, 0, none, torch.zeros(backbone.D))
+    share = partial(real_tokens, backbone, reals, chunk)
+    if len(reals) * backbone.N * backbone.D * 4 <= HELD:
+        tokens = list(share())
+        share = partial(iter, tokens)
+    return build_bank([share], preset.M, preset.reference, preset.interval, seed, preset.bank)
 
 
 def bank_settings(samples: list[Sample], preset: Preset, seed: int, source: dict) -> dict:
     """All that a bank depends on. source: {"backbone", "weights", "image_size"}."""
     reals = training_reals(samples)
-    facts = {"M": preset.M, "reference": preset.reference, "interval": preset.interval, "norm": preset.norm, "seed": seed}
-    return {**source, **facts, "images": len(reals), "data": data_hash(reals)}
+    facts = {name: getattr(preset, name) for name in ("bank", "M", "reference", "interval", "norm")}
+    return {**source, **facts, "seed": seed, "images": len(reals), "data": data_hash(reals)}
 
 
 def save_bank(bank: TokenBank, path: Path, settings: dict, samples: list[Sample], root: Path) -> None:

@@ -47,7 +47,13 @@ class Scorer(nn.Module):
 
     def own_state(self) -> dict[str, Tensor]:
         """What training changed: adapters, modules with their BN statistics, bank. CLIP itself stays out."""
-        return {k: v for k, v in self.state_dict().items() if is_own(k)}
+        own = self.own_names()
+        return {k: v for k, v in self.state_dict().items() if k in own}
+
+    def own_names(self) -> set[str]:
+        """The state entries that belong to the detector rather than to the frozen CLIP under it."""
+        learned = {n for n, p in self.named_parameters() if p.requires_grad}  # of CLIP: LoRA, and biases if the preset says so
+        return {k for k in self.state_dict() if not k.startswith("backbone.") or "lora_" in k or k in learned}
 
     def save(self, path: str | Path, about: dict, half: bool = False) -> None:
         """Write PATH and PATH with suffix .json, each atomically.
@@ -93,7 +99,8 @@ class Scorer(nn.Module):
                 raise SDDError(f"it was trained on other weights than {weights or about['weights']!r}, name those")
             model = cls.build(backbone, preset, state)
             missing, unexpected = model.load_state_dict(state, strict=False)
-            wrong = [k for k in missing if is_own(k)] + unexpected + [k for k in state if not is_own(k)]
+            own = model.own_names()
+            wrong = [k for k in missing if k in own] + unexpected + [k for k in state if k not in own]
             if wrong:
                 raise SDDError(f"{wrong[0]} is missing or unknown")
         except (SDDError, TypeError, LookupError, RuntimeError, ArithmeticError) as e:
@@ -118,8 +125,3 @@ def read_about(path: Path) -> dict:
     if absent := sorted(ABOUT - set(about)):
         raise SDDError(f"{record} does not say {absent[0]!r}; copy or train it again")
     return about
-
-
-def is_own(name: str) -> bool:
-    """Whether a state entry belongs to the detector rather than to the frozen CLIP under it."""
-    return not name.startswith("backbone.") or "lora_" in name

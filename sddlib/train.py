@@ -25,11 +25,26 @@ class TrainConfig:
     lr: float = 1e-4
     scratch: float = 1.0  # factor on the rate of modules that start from random weights; LoRA keeps lr
     weight_decay: float = 5e-4  # release
-    warmup: float = 0.1  # share of all steps with linearly rising rate
-    patience: int = 3  # epochs without a lower validation loss before training stops
+    schedule: str = "cosine"  # to 0 at the last epoch; "plateau" (release): lr/10 after `patience` epochs without improvement
+    warmup: float = 0.1  # share of all steps with linearly rising rate, under "cosine"
+    patience: int = 3  # epochs without a lower validation loss before training stops, or the rate falls
+    floor: float = 1e-6  # "plateau" stops when the rate falls below (release)
+    resize: int = 0  # px that a training picture's shorter side is brought to before the crop (release: 512); 0: native
     seed: int = 0
     workers: int = 0
     keep: bool = True  # hold decoded pictures in memory
+
+    def __post_init__(self):
+        if self.schedule not in ("cosine", "plateau"):
+            raise SDDError(f"schedule {self.schedule!r} is unknown; use 'cosine' or 'plateau'")
+
+
+# How each preset is trained at full scale: by the paper, and by the authors' release (its betas are AdamW's defaults; its
+# patience is not known, 5 is UnivFD's). The plateau sets the release's end; its epochs are out of reach.
+TRAINING = {
+    "paper": TrainConfig(keep=False),
+    "release": TrainConfig(1000, lr=1e-5, schedule="plateau", patience=5, resize=512, keep=False),
+}
 
 
 def pick_device() -> torch.device:
@@ -57,11 +72,11 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
-    """For the optimizer: LoRA at config.lr, the rest at config.lr * config.scratch; no decay on biases and norms, whose size
-    means something."""
+    """For the optimizer: what is learned inside the backbone at config.lr, the rest at config.lr * config.scratch; no decay on
+    biases and norms, whose size means something."""
     groups: dict[tuple, list] = {}
     for name, p in trainable(model).items():
-        rate = config.lr if "lora_" in name else config.lr * config.scratch
+        rate = config.lr if name.startswith("backbone.") else config.lr * config.scratch
         groups.setdefault((rate, config.weight_decay if p.ndim > 1 else 0.0), []).append(p)
     return [{"params": found, "lr": rate, "weight_decay": decay} for (rate, decay), found in groups.items()]
 
@@ -89,14 +104,15 @@ def train(
     """Train in place and leave the model in eval mode with the weights of its best validation epoch.
 
     size: crop side in pixels. Returns a history: a dict an epoch with every loss term (training means), val_bce, val_acc,
-    lr, seconds. Stops early after `patience` epochs without a lower validation BCE. A loss that is not finite is an error.
+    lr (for the next epoch), seconds. Stops early after `patience` epochs without a lower validation BCE, or, on a plateau
+    schedule, when the rate has fallen below the floor. A loss that is not finite is an error.
     """
     if not train_samples or not val_samples:
         raise SDDError("training needs images in both the train and the val split; check the manifest's split column")
     device = pick_device()
     model.to(device)
     seed_everything(config.seed)
-    crops = Crops(train_samples, size, train=True, seed=config.seed, keep=config.keep)
+    crops = Crops(train_samples, size, train=True, seed=config.seed, keep=config.keep, resize=config.resize)
     order = torch.Generator().manual_seed(config.seed)
     options = {"num_workers": config.workers}
     loader = DataLoader(crops, batch_sampler=TwinBatches(train_samples, config.batch, order), **options)
@@ -106,10 +122,14 @@ def train(
     optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=config.lr)
     total = config.epochs * len(loader)
     rise = max(1, round(config.warmup * total))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda s: (s + 1) / rise if s < rise else 0.5 * (1 + np.cos(np.pi * (s - rise) / max(1, total - rise))),
-    )
+    cosine = plateau = None
+    if config.schedule == "cosine":
+        cosine = torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            lambda s: (s + 1) / rise if s < rise else 0.5 * (1 + np.cos(np.pi * (s - rise) / max(1, total - rise))),
+        )
+    else:
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=config.patience - 1, threshold=0)
     history, best, best_state = [], float("inf"), {}
     for epoch in range(config.epochs):
         crops.epoch, start, sums = epoch, time.perf_counter(), {}
@@ -121,21 +141,26 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             losses["total"].backward()
             optimizer.step()
-            schedule.step()
+            if cosine:
+                cosine.step()
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value.item()
         val_bce, z, labels = validate(model, val_loader, device)
         if not np.isfinite(val_bce):
             raise SDDError(f"the validation loss became {val_bce} in epoch {epoch + 1}; lower the learning rate")
+        if plateau:
+            plateau.step(val_bce)
         row = {"epoch": epoch + 1, **{k: v / len(loader) for k, v in sums.items()}}
-        row |= {"val_bce": val_bce, "val_acc": float(((z > 0) == labels).mean()), "lr": schedule.get_last_lr()[0]}
+        row |= {"val_bce": val_bce, "val_acc": float(((z > 0) == labels).mean()), "lr": optimizer.param_groups[0]["lr"]}
         row["seconds"] = time.perf_counter() - start
         history.append(row)
         log("  ".join(f"{k} {v:.4g}" for k, v in row.items()))
         if val_bce < best:
             best = val_bce
             best_state = {k: v.detach().cpu().clone() for k, v in trainable_state(model).items()}
-        elif epoch + 1 - min(history, key=lambda r: r["val_bce"])["epoch"] >= config.patience:
+        elif cosine and epoch + 1 - min(history, key=lambda r: r["val_bce"])["epoch"] >= config.patience:
+            break
+        if plateau and row["lr"] < config.floor:
             break
     model.load_state_dict(best_state, strict=False)
     return history

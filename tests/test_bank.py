@@ -1,6 +1,9 @@
 """The token bank: a true Jensen-Shannon divergence, a sampling that a slow reference confirms, training reals only."""
 
 import itertools
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -126,8 +129,9 @@ def test_no_token_is_missed_at_the_ends_of_the_observed_interval():
         assert int(np.argmax(js)) in sample_by_js(js, int(rng.integers(1, len(js) + 1)))[0]
 
 
-def stream(t: torch.Tensor, n: int):
-    return lambda: iter(t.split(n))
+def stream(t: torch.Tensor, n: int, cuts: int = 1) -> list:
+    """The tokens as `cuts` shares, each in chunks of n."""
+    return [partial(torch.split, part, n) for part in t.tensor_split(cuts)]
 
 
 @pytest.mark.parametrize("reference, interval", list(itertools.product(["mean", "random"], ["observed", "unit"])))
@@ -139,6 +143,44 @@ def test_bank_is_independent_of_chunk_size(reference, interval):
         np.testing.assert_array_equal(bank.index, whole.index)
         assert torch.equal(bank.f_s, whole.f_s) and bank.empty == whole.empty
         np.testing.assert_allclose(bank.js_all, whole.js_all, atol=1e-6)
+
+
+@pytest.mark.parametrize("reference", ["mean", "random"])
+def test_bank_is_independent_of_shares_and_of_the_processes_that_work_on_them(reference):
+    t = tokens(500)
+    t[100:140] = t[7]  # equal tokens: the first in the stream is taken, whichever share it lies in
+    whole = build_bank(stream(t, 64), 40, reference, seed=3)
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        for cuts, run in ((2, map), (3, pool.map), (7, map)):
+            bank = build_bank(stream(t, 50, cuts), 40, reference, seed=3, run=run)
+            np.testing.assert_array_equal(bank.index, whole.index)
+            assert torch.equal(bank.f_s, whole.f_s) and torch.equal(bank.reference, whole.reference)
+
+
+def test_an_empty_share_changes_nothing():
+    t = tokens(60)
+    bank = build_bank([*stream(t, 9), lambda: iter([])], 10)
+    assert torch.equal(bank.f_s, build_bank(stream(t, 60), 10).f_s)
+
+
+def test_the_reference_is_the_same_whatever_the_order_of_adding():
+    """Sums of floats depend on their order; these are integers."""
+    t = tokens(4000, D=8, scale=30.0)
+    sums = {tuple(reference_token(stream(t, n, cuts), "mean", 0).tolist()) for n, cuts in ((1, 1), (13, 3), (4000, 1))}
+    assert len(sums) == 1
+
+
+def test_random_and_noise_banks_are_what_they_are_called():
+    t = tokens(300) + torch.arange(64.0)
+    banks = {kind: build_bank(stream(t, 41), 100, seed=1, kind=kind) for kind in ("js", "random", "noise")}
+    assert torch.equal(banks["random"].f_s, t[banks["random"].index]) and len(set(banks["random"].index)) == 100
+    assert not np.array_equal(banks["random"].index, np.sort(banks["js"].index))
+    assert not np.array_equal(banks["random"].index, build_bank(stream(t, 41), 100, seed=2, kind="random").index)
+    noise = banks["noise"].f_s
+    assert torch.cdist(noise, t).min() > 1
+    assert (noise.mean(0) - t.mean(0)).abs().max() < 1.5 and (noise.std(0) / t.std(0) - 1).abs().max() < 0.5
+    with pytest.raises(SDDError, match="bank 'best' is unknown"):
+        build_bank(stream(t, 41), 100, kind="best")
 
 
 def test_bank_holds_the_tokens_that_its_indices_name_in_order_of_divergence():
@@ -169,7 +211,7 @@ def test_a_bank_that_cannot_be_is_refused_in_one_sentence():
         build_bank(stream(t, 4), 3, reference="first")
     for reference in ("mean", "random"):
         with pytest.raises(SDDError, match="there are none"):
-            build_bank(lambda: iter([]), 3, reference)
+            build_bank([lambda: iter([])], 3, reference)
     t[4, 2] = float("nan")
     with pytest.raises(SDDError, match="not a number"):
         build_bank(stream(t, 4), 3)
@@ -198,7 +240,7 @@ def test_bank_refuses_fakes_other_splits_and_an_adapted_encoder(tmp_path):
     backbone, good = Backbone(load_backbone("tiny", "random"), 64), reals(tmp_path)
     for bad in (reals(tmp_path, 1, label=1), reals(tmp_path, 1, "val"), reals(tmp_path, 1, "test")):
         with pytest.raises(SDDError, match=f"{bad[0].path.name} is not a training real"):
-            build_bank(lambda bad=bad: real_tokens(backbone, good + bad), 4)
+            build_bank([lambda bad=bad: real_tokens(backbone, good + bad)], 4)
     backbone.add_lora()
     with pytest.raises(SDDError, match="before LoRA"):
-        build_bank(lambda: real_tokens(backbone, good), 4)
+        build_bank([lambda: real_tokens(backbone, good)], 4)

@@ -7,6 +7,7 @@ import torch
 from sddlib import bench
 from sddlib.backbone import Backbone
 from sddlib.baselines.lora import LoraLinear
+from sddlib.bench_bank import CHUNK, made_up
 from sddlib.presets import get_preset
 from sddlib.train import trainable
 from sddlib.weights import load_backbone
@@ -26,7 +27,14 @@ def test_training_and_scoring_do_not_get_in_each_others_way():
 
 
 def test_bench_prints_both_ratios(capsys):
-    assert bench.main(["--backbone", "tiny", "--image-size", "64", "--batch", "2", "--pairs", "1"]) == 0
+    assert bench.main(["--backbone", "tiny", "--image-size", "64", "--batch", "2", "--pairs", "1", "--tokens", "20000"]) == 0
     said = capsys.readouterr().out
     assert re.search(r"SDD training step / LoRA-CLIP \+ linear head: \d+\.\d\d", said)
     assert re.search(r"SDD scoring / bare encoder: \d+\.\d\d", said)
+    assert re.search(r"JS \+ sampling [\d,]+ tokens/s / scipy, a call a token, [\d,]+: \d+\.\d", said)
+    assert re.search(r"20,000 tokens streamed: \d+ MiB above the interpreter", said)
+
+
+def test_the_stream_has_as_many_tokens_as_it_says_and_no_two_chunks_alike():
+    chunks = list(made_up(2 * CHUNK + 5, 8))
+    assert sum(map(len, chunks)) == 2 * CHUNK + 5 and not torch.equal(chunks[0], chunks[1])

@@ -393,3 +393,19 @@ def test_folders_are_searched_in_order_and_missing_paths_are_kept_for_their_erro
     (tmp_path / "b" / "loop").symlink_to(tmp_path, target_is_directory=True)
     (tmp_path / "b" / "broken.png").symlink_to("nowhere")
     assert len(scan_paths([tmp_path])) == 5  # the broken link is there for its error row, the loop is walked once
+
+
+def test_training_pictures_are_resized_before_the_crop_and_scored_ones_never(tmp_path):
+    """A resize to twice the side makes a crop show half of it; bilinear, aspect kept."""
+    stripes = np.zeros((60, 80, 3), np.uint8)
+    stripes[:, ::2] = 255
+    Image.fromarray(stripes).save(tmp_path / "a.png")
+    s = [Sample(tmp_path / "a.png", 0, "camera", "camera", "train", "a")]
+    crops = Crops(s, 40, train=True, resize=120, keep=True)
+    assert crops.picture(0).size == (160, 120) and crops.picture(0).size == (160, 120)
+    assert crops[0][0].shape == (3, 40, 40)
+    twice = np.asarray(Image.fromarray(stripes).resize((160, 120), Image.BILINEAR))
+    assert np.array_equal(np.asarray(crops.picture(0)), twice)
+    assert Crops(s, 40, train=False, resize=120).picture(0).size == (80, 60)
+    with pytest.raises(SDDError, match="cannot be cut to 40 px after a resize to 30 px"):
+        Crops(s, 40, train=True, resize=30)

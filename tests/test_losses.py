@@ -1,6 +1,7 @@
 """The three losses: L_r sees no fake, the triplet loss is its definition, and Eq. 16 is their weighted sum."""
 
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -44,6 +45,22 @@ def test_L_r_of_a_batch_without_reals_is_0_and_harmless():
     loss = reconstruction_loss(Re, V_H, torch.ones(6, dtype=torch.long))
     loss.backward()
     assert loss == 0 and not Re.grad.any()
+
+
+def test_L_r_over_all_images_is_the_mean_of_both_classes_means():
+    Re, V_H = batch()
+    of_fakes = reconstruction_loss(Re, V_H, 1 - Y)  # as many fakes as reals
+    torch.testing.assert_close(reconstruction_loss(Re, V_H, Y, over="all"), (reconstruction_loss(Re, V_H, Y) + of_fakes) / 2)
+
+
+@pytest.mark.parametrize("over, kept", [("all", slice(None)), ("reals", [0, 2, 5])])
+def test_L_r_by_the_frobenius_norm_is_the_release_written_out(over, kept):
+    Re, V_H = batch()
+    expected = torch.linalg.vector_norm((Re - V_H)[kept]) / (len(Re[kept]) * 4)
+    torch.testing.assert_close(reconstruction_loss(Re, V_H, Y, over=over, norm="frobenius"), expected)
+    loss = reconstruction_loss(Re, V_H, torch.ones_like(Y), norm="frobenius")
+    loss.backward()
+    assert loss < 1e-15 and not Re.grad.any()
 
 
 def triplets_slowly(f: torch.Tensor, y: torch.Tensor, margin: float) -> float:
@@ -105,14 +122,14 @@ def test_total_is_Eq_16_and_lambdas_weigh_their_own_terms():
     Re, V_H = batch()
     logit, F_low = torch.randn(6), torch.randn(6, 3)
     out = SimpleNamespace(logit=logit, F_low=F_low, Re=Re, V_H=V_H)
-    preset = get_preset("paper", lambda_tri=0.3, lambda_r=0.07, margin=1.5)
-    losses = sdd_loss(out, Y, preset)
+    preset = get_preset("paper", lambda_bce=1.2, lambda_tri=0.3, lambda_r=0.07)
+    losses = sdd_loss(out, Y, preset, partial(triplet_loss, margin=1.5))
     p = torch.sigmoid(logit.double())
     bce = -torch.where(Y == 1, p, 1 - p).log().mean()  # label 1 is fake and P(fake) = sigmoid(logit)
     assert losses["bce"].item() == pytest.approx(bce.item(), abs=1e-6)
     assert losses["tri"].item() == pytest.approx(triplets_slowly(F_low, Y, 1.5), abs=1e-5)
     torch.testing.assert_close(losses["r"], reconstruction_loss(Re, V_H, Y))
-    expected = losses["bce"] + 0.3 * losses["tri"] + 0.07 * losses["r"]
+    expected = 1.2 * losses["bce"] + 0.3 * losses["tri"] + 0.07 * losses["r"]
     torch.testing.assert_close(losses["total"], expected)
 
 
@@ -120,5 +137,14 @@ def test_preset_decides_whether_the_target_of_L_r_is_detached():
     for detach in (True, False):
         Re, V_H = batch()
         out = SimpleNamespace(logit=torch.zeros(6), F_low=torch.zeros(6, 3), Re=Re, V_H=V_H)
-        sdd_loss(out, Y, get_preset("paper", detach_target=detach))["total"].backward()
+        preset = get_preset("paper", detach_target=detach)
+        sdd_loss(out, Y, preset, partial(triplet_loss, margin=8.0))["total"].backward()
         assert (V_H.grad is None) == detach
+
+
+def test_without_reconstruction_there_is_no_L_r():
+    _, V_H = batch()
+    out = SimpleNamespace(logit=torch.randn(6), F_low=torch.randn(6, 3), Re=None, V_H=V_H)
+    losses = sdd_loss(out, Y, get_preset("paper"), partial(triplet_loss, margin=8.0))
+    assert set(losses) == {"total", "bce", "tri"}
+    torch.testing.assert_close(losses["total"], losses["bce"] + 0.222 * losses["tri"])

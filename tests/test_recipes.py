@@ -54,6 +54,22 @@ def test_bank_is_the_same_from_its_file_and_refused_for_other_settings(samples, 
     assert recipes.load_bank(tmp_path / "none.safetensors", settings) is None
 
 
+def test_a_bank_that_does_not_fit_in_memory_is_the_same(samples, monkeypatch):
+    backbone = recipes.encoder(SOURCE, PRESET.norm)
+    held = recipes.sample_bank(backbone, samples, PRESET, 0)
+    monkeypatch.setattr(recipes, "HELD", 0)
+    assert torch.equal(recipes.sample_bank(backbone, samples, PRESET, 0).f_s, held.f_s)
+
+
+def test_a_preset_without_a_bank_has_an_empty_one_that_its_file_keeps(samples, tmp_path):
+    preset = get_preset("paper", bank="none")
+    bank = recipes.sample_bank(recipes.encoder(SOURCE, preset.norm), samples, preset, 0)
+    settings = recipes.bank_settings(samples, preset, 0, SOURCE)
+    recipes.save_bank(bank, tmp_path / "b.safetensors", settings, samples, ROOT / "data")
+    assert recipes.load_bank(tmp_path / "b.safetensors", settings).f_s.shape == (0, 64)
+    assert recipes.load_bank(tmp_path / "b.safetensors", recipes.bank_settings(samples, PRESET, 0, SOURCE)) is None
+
+
 def test_model_is_trained_once_for_the_same_settings_and_again_for_others(tmp_path):
     made = []
 

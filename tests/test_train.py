@@ -14,7 +14,7 @@ from sddlib.baselines.probe import LinearProbe
 from sddlib.data import Crops, Sample
 from sddlib.detector import Detector
 from sddlib.presets import get_preset
-from sddlib.train import TrainConfig, seed_everything, trainable, validate
+from sddlib.train import TRAINING, TrainConfig, seed_everything, trainable, validate
 from sddlib.weights import load_backbone
 
 PRESET = get_preset("paper", M=10, width=32, heads=4, channels=(4, 6, 8), F_low=12, lora_dropout=0.1)
@@ -133,6 +133,21 @@ def test_best_epoch_is_restored_and_patience_counts_epochs_without_a_lower_loss(
     assert len(history) == ran
     assert model.epoch == best and not model.training
     assert model.w.item() == pytest.approx(best, abs=1e-2)  # an optimiser step of zero gradient moves it by decay at most
+
+
+def test_plateau_divides_the_rate_by_ten_until_it_is_below_the_floor(fakes):
+    """Improves in epochs 1-2, then never: two bad epochs a step down, 1e-5 -> 1e-6 -> 1e-7, which ends it."""
+    history = run(Script([0.0, 1.0] + [0.5] * 20), fakes, epochs=20, batch=4, lr=1e-5, schedule="plateau", patience=2)
+    assert [h["lr"] for h in history] == pytest.approx([1e-5, 1e-5, 1e-5, 1e-6, 1e-6, 1e-7])
+    with pytest.raises(SDDError, match="schedule 'step' is unknown"):
+        TrainConfig(schedule="step")
+
+
+def test_release_is_trained_as_its_code_does():
+    config, printed = TRAINING["release"], TRAINING["paper"]
+    assert (config.lr, config.batch, config.weight_decay, config.schedule, config.floor) == (1e-5, 32, 5e-4, "plateau", 1e-6)
+    assert (config.resize, config.scratch) == (512, 1.0)
+    assert (printed.lr, printed.batch, printed.resize) == (1e-4, 32, 0)
 
 
 def test_restored_detector_scores_as_its_best_epoch_did(samples):

@@ -25,7 +25,7 @@ class LoraLinear(Scorer):
     def __init__(self, backbone: Backbone, preset: Preset):
         super().__init__()
         self.backbone, self.preset = backbone, preset
-        backbone.add_lora(preset.lora_r, preset.lora_alpha, preset.lora_dropout, preset.lora_blocks)
+        backbone.add_lora(**preset.lora)
         self.head = nn.Linear(backbone.D, 1)
 
     def forward(self, x: Tensor) -> LinearOutput:
