@@ -136,7 +136,7 @@ class Backbone(nn.Module):
         targets: tuple[str, ...] = PROJECTIONS,
         biases: bool = False,
     ) -> int:
-        """Put LoRA on the `targets` of the last `blocks` blocks (None: all); Sec. 3.2 and 4.1. It starts as the identity (B = 0).
+        """Put LoRA on the `targets` of the last `blocks` blocks (None: all); Sec. 3.2 and 4.1. It starts as the identity.
 
         targets: names of TARGETS; "qkv" stands for q, k and v at one joint rank. biases: train every bias of the tower and its
         class and positional embedding too (the authors' release). Returns the number of trainable values in LoRA: r * (inputs +
