@@ -1,4 +1,4 @@
-"""python -m sddlib: env, run, train, score, seeds, figures, bench. Every mistake is one line on stderr and exit code 2."""
+"""python -m sddlib: env, run, train, score, seeds, ablate, figures, bench. A mistake is one line on stderr and exit code 2."""
 
 import argparse
 import logging
@@ -71,6 +71,20 @@ def seeds(args) -> int:
     return 0
 
 
+def ablate(args) -> int:
+    """Train and score variants of SDD, a papermill call each; what is stored with the same settings is skipped."""
+    from .ablations import STORE, VARIANTS, check_variants, sweep
+    from .profiles import parse_overrides
+    from .runs import RUNS
+
+    names, folder = check_variants(args.variants or list(VARIANTS)), Path(args.out) if args.out else STORE
+    work = RUNS / f"ablations-{Path(args.profile).stem}"
+    print(f"{len(names)} variants, seeds {', '.join(map(str, args.seeds))}, profile {args.profile}", flush=True)
+    made = sweep(names, args.seeds, args.profile, parse_overrides(args.p), folder, work, lambda text: print(text, flush=True))
+    print(f"{made} made; scores: {folder}")
+    return 0
+
+
 def figures(args) -> int:
     """Copy the figures of a run to figures/, all of them or those named."""
     from .profiles import ROOT, near
@@ -135,6 +149,12 @@ def build_parser() -> argparse.ArgumentParser:
     sub = add("seeds", seeds)
     sub.add_argument("runs", nargs="+", metavar="DIR", help="run folders of one profile, one a seed")
     sub.add_argument("--draws", type=int, default=1000, help="bootstrap draws (default: 1000)")
+    sub = add("ablate", ablate)
+    sub.add_argument("variants", nargs="*", metavar="VARIANT", help="names in sddlib/ablations.py (default: all)")
+    sub.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="training seeds (default: 0 1 2)")
+    sub.add_argument("--profile", default="mini", help="notebooks/profiles/NAME.yaml, or a YAML file (default: mini)")
+    sub.add_argument("-p", action="append", default=[], metavar="NAME=VALUE", help="set a parameter of the variant notebook")
+    sub.add_argument("--out", metavar="DIR", help="where scores are kept (default: data/ablations)")
     sub = add("figures", figures)
     sub.add_argument("names", nargs="*", metavar="NAME", help="figures to copy (default: all of the run)")
     sub.add_argument("--run", metavar="DIR", help="run folder (default: runs/latest)")

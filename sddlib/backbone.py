@@ -69,7 +69,9 @@ def resize_positions(table: Tensor, grid: int) -> Tensor:
 
 
 def _fingerprint(visual: nn.Module) -> str:
-    """Which CLIP this is: 16 hex digits over weights that neither LoRA nor the image size touches."""
+    """Which CLIP this is: 16 hex digits over weights that neither LoRA nor the image size touches; "" for mere shapes."""
+    if visual.proj.is_meta:
+        return ""
     seen = hashlib.sha256()
     norms = (*visual.ln_pre.parameters(), *visual.ln_post.parameters())
     for t in (visual.conv1.weight, visual.class_embedding, *norms, visual.proj):
@@ -100,6 +102,7 @@ class Backbone(nn.Module):
         for block in visual.transformer.resblocks:
             block.attn = Attention(block.attn)
         self.fingerprint = _fingerprint(visual)  # now: biases and embeddings may be trained later
+        self.precision = torch.float32  # of matrix products while training; scores are always computed in float32
 
     def train(self, mode: bool = True):
         """Training takes merged adapters out of the weights again: folded in, they would be frozen without a word."""
@@ -119,7 +122,11 @@ class Backbone(nn.Module):
         v = self.visual
         patches = v.conv1(x).flatten(2).transpose(1, 2)  # (B, N, D)
         cls = v.class_embedding.expand(len(x), 1, -1)
-        t = v.transformer(v.ln_pre(torch.cat([cls, patches], 1) + v.positional_embedding))
+        t = v.ln_pre(torch.cat([cls, patches], 1) + v.positional_embedding)
+        low = self.training and self.precision != torch.float32
+        with torch.autocast(x.device.type, self.precision if low else None, enabled=low):
+            t = v.transformer(t)
+        t = t.to(x.dtype)
         return v.ln_post(t) if self.norm == "ln_post" else t
 
     def embed(self, cls: Tensor) -> Tensor:

@@ -17,8 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent  # of the repository: relative pat
 NOTEBOOKS = ROOT / "notebooks"
 PROFILES = NOTEBOOKS / "profiles"
 MANY = 2**31 - 1
-RANGES = {name: (1, MANY) for name in ("epochs", "batch", "patience", "draws", "image_size")}
-RANGES |= {"seed": (0, MANY), "limit": (0, MANY), "lr": (0.0, 1.0), "scratch": (0.0, 1e6)}
+RANGES = {name: (1, MANY) for name in ("epochs", "reduced_epochs", "batch", "patience", "draws", "repeats", "image_size")}
+RANGES |= {"seed": (0, MANY), "limit": (0, MANY), "reduced_limit": (0, MANY), "lr": (0.0, 1.0), "scratch": (0.0, 1e6)}
+TRAINS_AS = {"variant": "03_train"}  # a template without a section of its own takes that of the notebook it stands in for
 MAIN_JOB = ("00", "01", "02", "03", "04", "05", "06")  # what `run all` runs, as far as it exists; `run full` runs every one
 
 
@@ -135,7 +136,8 @@ def read_profile(profile: str) -> dict[str, dict]:
 def profile_parameters(profile: str, notebook: str) -> dict:
     """What a profile sets in one notebook: those of its common values that the notebook has, then its own section."""
     sections, defaults = read_profile(profile), parameters(notebook)
-    values = {k: v for k, v in sections.get("common", {}).items() if k in defaults} | sections.get(notebook, {})
+    own = sections.get(TRAINS_AS.get(notebook, notebook), {})
+    values = {k: v for part in (sections.get("common", {}), own) for k, v in part.items() if k in defaults}
     return {name: fit_value(name, value, defaults[name]) for name, value in values.items()}
 
 

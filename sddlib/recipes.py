@@ -1,5 +1,6 @@
 """What the notebooks hand to each other: a smaller benchmark, the token bank as a file, a model that is trained only once."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -113,6 +114,21 @@ def load_bank(path: Path, settings: dict) -> TokenBank | None:
     except (SDDError, LookupError, AttributeError, SafetensorError) as e:
         print(f"{path.name}: is broken ({e}), made again")
         return None
+
+
+def shared_bank(
+    folder: Path, backbone: Backbone, samples: list[Sample], preset: Preset, seed: int, source: dict, root: Path
+) -> TokenBank:
+    """The bank of these settings from a folder that many trainings share; sampled and put there if it is the first."""
+    settings = bank_settings(samples, preset, seed, source)
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    path = folder / f"bank-{digest}.safetensors"
+    bank = load_bank(path, settings)
+    if bank is None:
+        bank = sample_bank(backbone, samples, preset, seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_bank(bank, path, settings, samples, root)
+    return bank
 
 
 def trained(kind: str, path: Path, settings: dict, make: Callable[[], tuple[Scorer, dict]], retrain: bool = False) -> Scorer:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from . import SDDError
+from .backbone import Backbone
 from .data import Crops, Sample, TwinBatches
 
 
@@ -30,6 +31,7 @@ class TrainConfig:
     patience: int = 3  # epochs without a lower validation loss before training stops, or the rate falls
     floor: float = 1e-6  # "plateau" stops when the rate falls below (release)
     resize: int = 0  # px that a training picture's shorter side is brought to before the crop (release: 512); 0: native
+    precision: str = "float32"  # of the encoder's matrix products while training, or "bfloat16": quicker where hardware has it
     seed: int = 0
     workers: int = 0
     keep: bool = True  # hold decoded pictures in memory
@@ -37,6 +39,8 @@ class TrainConfig:
     def __post_init__(self):
         if self.schedule not in ("cosine", "plateau"):
             raise SDDError(f"schedule {self.schedule!r} is unknown; use 'cosine' or 'plateau'")
+        if self.precision not in ("float32", "bfloat16"):
+            raise SDDError(f"precision {self.precision!r} is unknown; use 'float32' or 'bfloat16'")
 
 
 # How each preset is trained at full scale: by the paper, and by the authors' release (its betas are AdamW's defaults; its
@@ -111,6 +115,8 @@ def train(
         raise SDDError("training needs images in both the train and the val split; check the manifest's split column")
     device = pick_device()
     model.to(device)
+    if isinstance(getattr(model, "backbone", None), Backbone):
+        model.backbone.precision = getattr(torch, config.precision)
     seed_everything(config.seed)
     crops = Crops(train_samples, size, train=True, seed=config.seed, keep=config.keep, resize=config.resize)
     order = torch.Generator().manual_seed(config.seed)

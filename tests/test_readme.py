@@ -13,10 +13,10 @@ import pytest
 from safetensors.torch import load_file
 
 from sddlib import __main__ as cli
-from sddlib import runner
+from sddlib import ablations, runner
 from sddlib.data import data_hash, read_manifest
 from sddlib.presets import get_preset
-from sddlib.profiles import all_parameters, check_overrides
+from sddlib.profiles import all_parameters, check_overrides, parse_overrides
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -44,7 +44,7 @@ def test_every_command_is_of_a_kind_that_is_tested_here():
     for words in commands():
         assert any(tuple(words[: len(k)]) == k for k in known), f"no test knows {' '.join(words)}"
     found = {words[3] for words in commands() if words[:3] == ["python", "-m", "sddlib"]}
-    assert found == {"env", "run", "score", "seeds", "figures"}
+    assert found == {"env", "run", "score", "seeds", "ablate", "figures"}
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")
@@ -105,6 +105,24 @@ def test_seeds_and_figures_commands_work_on_a_run(smoke_run, tmp_path, capsys):
     for words in sddlib_commands("figures"):
         assert cli.main([*words, "--run", str(smoke_run.dir), "--to", str(tmp_path)]) == 0
         assert list(tmp_path.glob("*.png"))
+
+
+@pytest.mark.parametrize("words", sddlib_commands("ablate"), ids=" ".join)
+def test_ablate_commands_name_variants_seeds_and_parameters_that_exist(words, monkeypatch, capsys):
+    seen = []
+
+    def sweep(names, seeds, profile, overrides, folder, work, say):
+        check_overrides(overrides, [ablations.TEMPLATE])
+        seen.extend(ablations.parameters_of(name, seed, profile, overrides) for name in names for seed in seeds)
+        return 0
+
+    monkeypatch.setattr(ablations, "sweep", sweep)
+    assert cli.main(words) == 0 and seen, capsys.readouterr().err
+    folder = ROOT / "data" / "ablations"
+    for store in ablations.find_stores(folder, "mini"):  # what is kept was made with the settings of this command
+        for name, facts in store.facts().items():
+            overrides = parse_overrides(words[words.index("-p") + 1 : words.index("-p") + 2])
+            assert facts["settings"] == ablations.settings_of(ablations.parameters_of(name, store.seed, "mini", overrides))
 
 
 def test_checkpoint_is_shipped_in_half_precision_if_scores_stay(smoke_run, tmp_path):

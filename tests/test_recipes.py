@@ -54,6 +54,17 @@ def test_bank_is_the_same_from_its_file_and_refused_for_other_settings(samples, 
     assert recipes.load_bank(tmp_path / "none.safetensors", settings) is None
 
 
+def test_trainings_with_one_bank_share_its_file_and_others_have_their_own(samples, tmp_path, monkeypatch):
+    backbone, sampled = recipes.encoder(SOURCE, PRESET.norm), []
+    original = recipes.sample_bank
+    monkeypatch.setattr(recipes, "sample_bank", lambda *a: (sampled.append(1), original(*a))[1])
+    make = [tmp_path / "banks", backbone, samples]
+    one, same = (recipes.shared_bank(*make, PRESET, 0, SOURCE, ROOT / "data") for _ in range(2))
+    assert len(sampled) == 1 and torch.equal(one.f_s, same.f_s)
+    other = recipes.shared_bank(*make, PRESET.with_fields(bank="random"), 0, SOURCE, ROOT / "data")
+    assert len(sampled) == 2 and not torch.equal(one.f_s, other.f_s)
+
+
 def test_a_bank_that_does_not_fit_in_memory_is_the_same(samples, monkeypatch):
     backbone = recipes.encoder(SOURCE, PRESET.norm)
     held = recipes.sample_bank(backbone, samples, PRESET, 0)

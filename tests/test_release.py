@@ -1,6 +1,5 @@
 """Preset `release`: the authors' code rebuilt from its description, by exact counts, by hand, and by what gets a gradient."""
 
-import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,6 +7,7 @@ import torch.nn.functional as F
 from sddlib import SDDError
 from sddlib.backbone import Backbone
 from sddlib.detector import Detector
+from sddlib.gradient_flow import gradient_flow, module_sizes
 from sddlib.losses import reconstruction_loss
 from sddlib.presets import get_preset
 from sddlib.reconstruction import Reconstruction
@@ -44,22 +44,13 @@ def count(module: torch.nn.Module, trained: bool = False) -> int:
 @pytest.fixture(scope="module")
 def large():
     """Both presets on ViT-L/14 at 224 px, as shapes only."""
+    made = {}
     with torch.device("meta"):
-        vision = {"image_size": 224, "layers": 24, "width": 1024, "patch_size": 14}
-        text = {"context_length": 4, "vocab_size": 8, "width": 16, "heads": 2, "layers": 1}
-        made = {}
         for name in ("paper", "release"):
             preset = get_preset(name)
-            tower = open_clip.CLIP(768, vision, text, quick_gelu=True).visual
-            made[name] = Detector(shapes_only(tower, preset.norm), torch.empty(preset.M, 1024), preset)
+            tower = load_backbone("ViT-L-14-quickgelu", "random")
+            made[name] = Detector(Backbone(tower, 224, preset.norm), torch.empty(preset.M, 1024), preset)
     return made
-
-
-def shapes_only(tower, norm: str) -> Backbone:
-    """A backbone on the meta device, where there are no values to tell one CLIP from another by."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sddlib.backbone._fingerprint", lambda _: "")
-        return Backbone(tower, 224, norm)
 
 
 def test_paper_adapts_1179648_values_and_release_2359296_which_are_98304_a_block(large):
@@ -267,3 +258,20 @@ def test_variants_score_and_train(preset, changes):
     m.loss(images(), Y)["total"].backward()
     with torch.inference_mode():
         assert torch.isfinite(m.eval()(images()).logit).all()
+
+
+# --- the table of both
+
+
+def test_gradient_flow_tells_what_learns_in_each_preset():
+    paper, release = (gradient_flow(get_preset(name)) for name in ("paper", "release"))
+    assert all(paper.values()) and {"LoRA", "reconstruction.mha1", "enhancement.stages", "head"} <= set(paper)
+    assert {m.removeprefix("reconstruction.") for m, learns in release.items() if not learns} == set(STUCK)
+    assert gradient_flow(get_preset("release", detach_attention=False))["reconstruction.mha1"]
+
+
+def test_module_sizes_are_those_of_the_whole(large):
+    for name, model in large.items():
+        sizes = module_sizes(get_preset(name))
+        assert sum(sizes.values()) == count(model, trained=True)
+        assert sizes["LoRA"] == {"paper": 1_179_648, "release": 2_359_296}[name]

@@ -283,3 +283,21 @@ def test_progress_starts_what_it_counts_once(samples):
 def test_progress_is_quiet_without_a_terminal(capsys):
     assert list(train.progress(range(3))) == [0, 1, 2]
     assert capsys.readouterr() == ("", "")
+
+
+def test_bfloat16_trains_nearly_alike_and_scores_are_computed_in_float32(samples):
+    exact, quick = detector(), detector()
+    for model, precision in ((exact, "float32"), (quick, "bfloat16")):
+        history = run(model, samples, epochs=2, precision=precision)
+        assert history[-1]["bce"] < history[0]["bce"]
+    x = torch.stack([image for image, _, _ in Crops(samples["val"], 64, train=False)])
+    with torch.inference_mode():
+        tokens = quick.backbone(x)
+        quick.backbone.precision = torch.float32
+        assert torch.equal(quick.backbone(x), tokens) and tokens.dtype == torch.float32
+    moved = {n: (p, dict(exact.named_parameters())[n]) for n, p in trainable(quick).items()}
+    assert any(not torch.equal(a, b) for a, b in moved.values())  # it was bfloat16 indeed
+    quick.backbone.train().precision = torch.bfloat16
+    assert quick.backbone(x).dtype == torch.float32
+    with pytest.raises(SDDError, match="precision 'half' is unknown"):
+        TrainConfig(precision="half")

@@ -1,0 +1,53 @@
+"""What a change to SDD does to its scores: paired differences from saved scores, over photographs and training seeds."""
+
+import numpy as np
+
+from .evaluate import table
+from .intervals import bootstrap
+from .report import columns
+
+BASE = "sdd"
+
+
+def effects(runs: list[dict[str, list[dict]]], draws: int = 1000, seed: int = 0) -> dict[str, dict]:
+    """Column -> its mean over seeds and its paired difference to SDD, unseen generators of the test split.
+
+    runs: one dict a training seed, column -> rows of scores. A column is compared over the seeds that it and SDD both have:
+    {"seeds", "ap", "ap_sd" (nan for one seed), "acc" (at the validation threshold), "difference": (estimate, low, high) of the
+    mean AP, 95 %, and "base": SDD's AP over the same seeds}. Columns that no seed shares with SDD are left out.
+    """
+    found = {}
+    for name in dict.fromkeys(column for run in runs for column in run):
+        shared = [run for run in runs if name in run and BASE in run]
+        if not shared:
+            continue
+        summaries = [table(run[name])[1] for run in shared]
+        ap = [s["mean_ap_unseen"] for s in summaries]
+        difference = (0.0, 0.0, 0.0)
+        if name != BASE:
+            difference = bootstrap([{name: run[name], BASE: run[BASE]} for run in shared], draws, seed)[name, BASE]
+        found[name] = {
+            "seeds": len(shared),
+            "ap": float(np.mean(ap)),
+            "ap_sd": float(np.std(ap, ddof=1)) if len(ap) > 1 else float("nan"),
+            "acc": float(np.mean([s["mean_acc_unseen"] for s in summaries])),
+            "base": float(np.mean([table(run[BASE])[1]["mean_ap_unseen"] for run in shared])),
+            "difference": difference,
+        }
+    return found
+
+
+def verdict(difference: tuple[float, float, float]) -> str:
+    """One word for a 95 % interval: "better", "worse", or "undecided" where it holds 0."""
+    _, low, high = difference
+    return "better" if low > 0 else "worse" if high < 0 else "undecided"
+
+
+def effects_table(found: dict[str, dict], what: dict[str, str]) -> str:
+    """A line a column. what: column -> what was changed."""
+    body = [["variant", "what is changed", "seeds", "AP", "sd", "ACC", "AP - SDD", "95 % low", "high", ""]]
+    for name, e in found.items():
+        spread = "" if np.isnan(e["ap_sd"]) else e["ap_sd"]
+        shift = ["", "", "", ""] if name == BASE else [*(f"{v:+.3f}" for v in e["difference"]), verdict(e["difference"])]
+        body.append([name, what[name], e["seeds"], e["ap"], spread, e["acc"], *shift])
+    return columns(body, 2)

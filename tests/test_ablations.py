@@ -1,0 +1,233 @@
+"""Ablations: variants change what they say, a sweep goes on where it stood, differences come from saved scores alone."""
+
+import copy
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from sddlib import SDDError, ablations
+from sddlib.ablations import VARIANTS, Store, check_variants, find_stores, parameters_of, settings_of, sweep
+from sddlib.backbone import Backbone
+from sddlib.data import Sample, read_manifest
+from sddlib.detector import Detector
+from sddlib.effects import effects, effects_table, verdict
+from sddlib.evaluate import score_paths, table, write_csv
+from sddlib.interventions import PATHS, interventions
+from sddlib.presets import Preset, get_preset
+from sddlib.profiles import ROOT
+from sddlib.recipes import subset
+from sddlib.runs import write_json
+from sddlib.weights import load_backbone
+
+MANIFEST = ROOT / "data" / "manifest.csv"
+
+
+# --- variants
+
+
+def test_every_variant_is_a_preset_that_can_be_and_differs_from_all_others():
+    made = [(v.kind, get_preset(v.preset, **v.fields)) for v in VARIANTS.values()]
+    assert len(set(made)) == len(VARIANTS) and made[0] == ("sdd", Preset())
+
+
+def test_the_issue_of_every_comparison_is_there():
+    fields = {name: v.fields for name, v in VARIANTS.items()}
+    assert VARIANTS["lora"].kind == "lora" and fields["no_sts"] == {"bank": "random"}
+    assert {fields[n]["weight"] for n in fields if "weight" in fields[n]} == {"abs", "square"}
+    assert {"random", "noise", "none"} <= {f.get("bank") for f in fields.values()}
+    assert {v.preset for v in VARIANTS.values()} == {"paper", "release"}
+    assert fields["printed"] == {"reconstruction": "printed"} and fields["dropout_0.8"] == {"lora_dropout": 0.8}
+    assert fields["L_r_all"] == {"r_over": "all"} and {4, 8} <= {f.get("lora_blocks") for f in fields.values()}
+
+
+def test_a_variant_is_trained_with_the_settings_of_the_profiles_own_training():
+    values = parameters_of("no_sts", 2, "mini", {"limit": 5})
+    assert (values["epochs"], values["batch"], values["scratch"], values["seed"], values["limit"]) == (3, 16, 4.0, 2, 5)
+    assert values["preset_fields"] == {"bank": "random"} and not values["intervene"]
+    smoke = parameters_of("release", 0, "smoke", {})
+    assert smoke["preset_fields"]["M"] == 32  # a profile's sizes win
+    assert settings_of(values) != settings_of(values | {"epochs": 2}) and settings_of(values) == settings_of(dict(values))
+
+
+def test_what_a_sweep_cannot_do_is_refused_in_one_sentence(tmp_path):
+    with pytest.raises(SDDError, match="there is no variant 'no_stss'; near it are no_sts"):
+        check_variants(["no_stss"])
+    for overrides, said in (
+        ({"epohcs": 2}, "'epohcs' is no parameter of variant"),
+        ({"seed": 2}, "seed is what a sweep varies"),
+    ):
+        with pytest.raises(SDDError, match=said):
+            sweep(["sdd"], [0], "smoke", overrides, tmp_path, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+# --- the sweep and its store
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """A template that scores at once: by the name of its run folder, so that what belongs to what can be told."""
+    calls = []
+
+    def execute(name, values, run_dir, say):
+        calls.append((run_dir.name, values["seed"]))
+        if ("break", run_dir.name) in calls:
+            raise SDDError("killed")
+        held_out = [s for s in subset(read_manifest(MANIFEST), values["limit"]) if s.split != "train"]
+        (run_dir / "scores").mkdir(parents=True, exist_ok=True)
+        files = ["scores"] + list(PATHS) * values["intervene"]
+        for k, stem in enumerate(files):
+            rows = []
+            for i, s in enumerate(held_out):
+                facts = {"label": s.label, "generator": s.generator, "family": s.family, "split": s.split, "photo": s.photo}
+                score = (len(calls) * 31 + k * 7 + i * 13) % 97 / 97
+                rows.append({"path": s.path.relative_to(MANIFEST.parent).as_posix(), "score": score, **facts})
+            write_csv(rows, run_dir / "scores" / f"{stem}.csv")
+        write_json(run_dir / "metrics" / "variant.json", {"seconds": 1.0, "dev_ap": 0.5})
+
+    monkeypatch.setattr(ablations, "execute", execute)
+    return calls
+
+
+def run_sweep(names, seeds, folder, limit: int = 2, **overrides):
+    return sweep(names, seeds, "smoke", {"limit": limit, **overrides}, folder / "store", folder / "work", say=lambda _: None)
+
+
+def test_a_killed_sweep_goes_on_where_it_stood(called, tmp_path):
+    called.append(("break", "no_sts-seed0"))
+    with pytest.raises(SDDError, match="killed"):
+        run_sweep(["sdd", "lora", "no_sts"], [0], tmp_path)
+    called.clear()
+    assert run_sweep(["sdd", "lora", "no_sts"], [0], tmp_path) == 1
+    assert called == [("no_sts-seed0", 0)]
+    assert run_sweep(["sdd", "lora", "no_sts"], [0], tmp_path) == 0
+
+
+def test_a_variant_is_made_again_for_other_settings_and_replaces_its_old_columns_only(called, tmp_path):
+    run_sweep(["sdd", "lora"], [0], tmp_path)
+    store = Store(tmp_path / "store", "smoke", 0)
+    before = store.columns()[1]
+    assert list(before) == ["sdd", *(f"sdd:{n}" for n in sorted(PATHS)), "lora"]
+    assert run_sweep(["sdd"], [0], tmp_path, epochs=2) == 1
+    after = store.columns()[1]
+    assert after["lora"] == before["lora"] and after["sdd"] != before["sdd"] and set(after) == set(before)
+
+
+def test_scores_without_their_facts_do_not_count(called, tmp_path):
+    """A run killed between the two files leaves scores whose settings nobody knows."""
+    run_sweep(["sdd", "lora"], [0], tmp_path)
+    store = Store(tmp_path / "store", "smoke", 0)
+    write_json(store.json, {"lora": store.facts()["lora"]})
+    assert set(store.runs(MANIFEST, 2)) == {"lora"}
+    assert run_sweep(["sdd", "lora"], [0], tmp_path) == 1
+
+
+def test_stored_scores_come_back_with_what_the_manifest_says(called, tmp_path):
+    run_sweep(["lora"], [3], tmp_path)
+    (store,) = find_stores(tmp_path / "store", "smoke")
+    rows = store.runs(MANIFEST, 2)["lora"]
+    known = {s.path.relative_to(MANIFEST.parent).as_posix(): s for s in subset(read_manifest(MANIFEST), 2)}
+    assert store.seed == 3 and rows
+    for row in rows:
+        s = known[row["path"]]
+        assert (row["label"], row["generator"], row["split"], row["photo"]) == (s.label, s.generator, s.split, s.photo)
+    assert len({row["score"] for row in rows}) > 10
+    with pytest.raises(SDDError, match="is not in manifest.csv"):
+        store.runs(MANIFEST, 1)
+    with pytest.raises(SDDError, match="holds other images than this sweep scores"):
+        run_sweep(["sdd"], [3], tmp_path, limit=1)
+
+
+# --- effects
+
+
+def scores(shift: float, seed: int) -> list[dict]:
+    """A scores file of 20 photographs, two unseen generators and a seen one; fakes score higher by `shift`."""
+    rng, rows = np.random.default_rng(seed), []
+    for split in ("val", "test"):
+        for photo in range(20):
+            names = ("camera", "gan") if split == "val" else ("camera", "gan", "new", "other")
+            for name in names:
+                facts = {"path": f"{split}{name}{photo}", "family": name, "split": split, "photo": f"{split}{photo}"}
+                score = 1 / (1 + np.exp(-rng.normal() - shift * (name != "camera")))
+                rows.append({**facts, "generator": name, "label": int(name != "camera"), "score": float(score)})
+    return rows
+
+
+def test_a_difference_is_the_variants_ap_minus_that_of_sdd_over_the_seeds_both_have():
+    runs = [{"sdd": scores(0.5, k), "good": scores(3.0, k)} for k in (0, 1)] + [{"sdd": scores(0.5, 2), "bad": scores(0, 2)}]
+    found = effects(runs, draws=200)
+    for name, of in (("good", runs[:2]), ("bad", runs[2:])):
+        ap = [table(run[name])[1]["mean_ap_unseen"] - table(run["sdd"])[1]["mean_ap_unseen"] for run in of]
+        assert found[name]["difference"][0] == pytest.approx(np.mean(ap)) and found[name]["seeds"] == len(of)
+        assert found[name]["ap"] - found[name]["base"] == pytest.approx(np.mean(ap))
+    assert verdict(found["good"]["difference"]) == "better" and found["sdd"]["seeds"] == 3
+    assert np.isnan(found["bad"]["ap_sd"]) and found["sdd"]["difference"] == (0.0, 0.0, 0.0)
+    text = effects_table(found, {n: n for n in found})
+    assert re.search(r"good +good +2 .* better", text) and "nan" not in text
+
+
+def test_a_variant_that_no_seed_shares_with_sdd_is_left_out():
+    assert set(effects([{"sdd": scores(1, 0)}, {"alone": scores(1, 1)}], draws=20)) == {"sdd"}
+
+
+def test_verdicts_need_the_whole_interval_on_one_side():
+    assert [verdict(d) for d in ((0.1, 0.01, 0.2), (-0.1, -0.2, -0.01), (0.1, -0.01, 0.2))] == ["better", "worse", "undecided"]
+
+
+# --- interventions
+
+
+@pytest.fixture(scope="module")
+def detector():
+    torch.manual_seed(0)
+    preset = get_preset("paper", M=10, width=32, heads=4, channels=(4, 6, 8), F_low=12)
+    backbone = Backbone(load_backbone("tiny", "random"), 64, preset.norm)
+    model = Detector(backbone, torch.randn(10, backbone.D), preset).eval()
+    model.head.weight.data.normal_(0, 0.5)
+    for stage in model.enhancement.stages:
+        stage.deconv[1].bias.data.fill_(0.3)
+    return model
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[Sample]:
+    return [s for s in subset(read_manifest(MANIFEST), 1) if s.split == "val"]
+
+
+def test_interventions_leave_the_detector_as_it_was_and_whole_is_its_score(detector, samples):
+    before = copy.deepcopy(detector.state_dict())
+    found = interventions(detector, samples, batch=3)
+    assert set(found) == {"whole", *PATHS}
+    expected = [r["score"] for r in score_paths(detector, [s.path for s in samples])]
+    np.testing.assert_allclose(found["whole"], expected, atol=1e-5)
+    assert all(torch.equal(v, before[k]) for k, v in detector.state_dict().items())
+    for name in PATHS:
+        assert np.abs(found[name] - found["whole"]).max() > 1e-6, name
+        np.testing.assert_allclose(interventions(detector, samples, batch=64)[name], found[name], atol=1e-5)
+
+
+def test_a_head_that_ignores_a_path_is_not_moved_by_cutting_it(detector, samples):
+    deaf = copy.deepcopy(detector)
+    deaf.head.weight.data[:, :12] = 0  # F_low comes first
+    found = interventions(deaf, samples)
+    for name in ("T_CLS_only", "D_s_swapped", "pixels_flat"):
+        np.testing.assert_allclose(found[name], found["whole"], atol=1e-6)
+    assert np.ptp(found["F_low_only"]) < 1e-6 < np.ptp(found["whole"])
+
+
+# --- the notebook's sweep in earnest
+
+
+def test_two_variants_are_swept_through_papermill(tmp_path):
+    folder, work = tmp_path / "store", tmp_path / "work"
+    assert sweep(["sdd", "no_cfdl"], [0], "smoke", {"limit": 1}, folder, work, say=lambda _: None) == 2
+    store = Store(folder, "smoke", 0)
+    facts = store.facts()
+    assert set(facts) == {"sdd", "no_cfdl"} and facts["sdd"]["D_s_fake"] > 0 and "D_s_fake" not in facts["no_cfdl"]
+    assert set(store.columns()[1]) == {"sdd", "no_cfdl", *(f"sdd:{n}" for n in PATHS)}
+    assert (work / "sdd-seed0" / "notebooks" / "variant.ipynb").is_file()
+    assert json.loads(store.json.read_text())["sdd"]["settings"] == settings_of(parameters_of("sdd", 0, "smoke", {"limit": 1}))
