@@ -1,0 +1,97 @@
+"""Figures of how fakes differ from reals, concept by concept (Fig. 1), each returning (figure, data)."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from .data import Sample, decode
+from .features import Reading, interval, mean_corrected, noise_free
+from .figures import NEUTRAL, REAL
+
+CONCEPTS = ("#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442", "#777777")
+MARKERS = "osD^vPX*"
+SPACES = ("#000000", "#009E73", "#777777")  # in the order in which spaces are given
+
+
+def concept_gallery(samples: list[Sample], concepts: dict[str, int], columns: int = 8):
+    """A row of real crops a concept, each from another of its photographs. Data: concept -> all its photographs."""
+    first: dict[str, Sample] = {}
+    for s in samples:
+        if s.label == 0 and s.photo in concepts:
+            first.setdefault(s.photo, s)
+    members: dict[int, list[str]] = {c: [] for c in sorted(set(concepts.values()))}
+    for photo, c in concepts.items():
+        members[c].append(photo)
+    fig, axes = plt.subplots(len(members), columns, figsize=(0.95 * columns + 1.4, 0.98 * len(members) + 0.4), squeeze=False)
+    for (c, photos), line in zip(members.items(), axes, strict=True):
+        for ax in line:
+            ax.axis("off")
+        shown = np.unique(np.linspace(0, len(photos) - 1, columns).round().astype(int))
+        for i, ax in zip(shown, line, strict=False):
+            ax.imshow(decode(first[photos[i]].path))
+        label = f"concept {c + 1}\n{len(photos)} photographs"
+        line[0].text(-0.12, 0.5, label, transform=line[0].transAxes, ha="right", va="center", fontsize=8)
+    fig.suptitle(f"{len(concepts)} photographs of the test split in {len(members)} concepts", fontsize=9)
+    return fig, members
+
+
+def polar(readings: dict[str, dict[str, Reading]], rows: dict[str, list[str]]):
+    """Every concept's difference as a point: angle omega to the others' sum, radius its length in spreads of the reals.
+
+    readings: space -> generator -> Reading, of which the estimate is drawn, free of noise where a difference is measurable.
+    rows: title -> generators, a row of panels each. Data: {(space, generator): (omega, radius)}, NaN where not measurable.
+    """
+    fig = plt.figure(figsize=(3.1 * len(readings), 2.35 * len(rows) + 0.8))
+    data = {(s, g): noise_free(r) for s, by in readings.items() for g, r in by.items()}
+    for y, (title, generators) in enumerate(rows.items()):
+        for x, space in enumerate(readings):
+            ax = fig.add_subplot(len(rows), len(readings), y * len(readings) + x + 1, projection="polar")
+            top = 1.08 * max([r for g in generators for r in data[space, g][1] if np.isfinite(r)], default=1.0)
+            for g in generators:
+                for c, (omega, radius) in enumerate(zip(*data[space, g], strict=True)):
+                    ax.plot(omega, radius, MARKERS[c % 8], color=CONCEPTS[c % 8], ms=6 if len(generators) == 1 else 4, mew=0)
+            if top > 1:
+                ax.plot(np.linspace(0, np.pi, 100), np.ones(100), color=REAL, lw=1)
+            ax.set(thetamin=0, thetamax=180, ylim=(0, top), title=f"{space}: {title}")
+            ax.set_thetagrids(range(0, 181, 30), [f"{a}°\n{np.cos(np.radians(a)):+.2f}" for a in range(0, 181, 30)], fontsize=7)
+            ax.yaxis.set_major_locator(plt.MaxNLocator(3))
+            ax.tick_params("y", labelsize=7)
+            ax.grid(alpha=0.4)
+    count = next(iter(next(iter(readings.values())).values())).G.shape[1]
+    handles = [
+        plt.Line2D([], [], ls="", marker=MARKERS[c % 8], color=CONCEPTS[c % 8], label=f"concept {c + 1}") for c in range(count)
+    ]
+    fig.legend(handles=handles, loc="outside lower center", ncols=min(8, count), fontsize=8)
+    fig.suptitle(
+        "angle: ω to the other concepts' difference (below: cos ω); radius: length in spreads of the reals", fontsize=9
+    )
+    return fig, data
+
+
+def forest(readings: dict[str, dict[str, Reading]], seen: set[str], photographs: int):
+    """Left: direction agreement in every space for each generator, and its mean over the unseen ones, with intervals. Right:
+    first space minus second. Data: {(row, space): (estimate, low, high)}; the difference under "difference"."""
+    names = list(next(iter(readings.values())))
+    unseen = [g for g in names if g not in seen]
+    values = {(g, s): r.corrected for s, by in readings.items() for g, r in by.items()}
+    values |= {("mean of unseen", s): mean_corrected(by, unseen) for s, by in readings.items()}
+    first, second = list(readings)[:2]
+    lines = [*names, "mean of unseen"]
+    values |= {(g, "difference"): values[g, first] - values[g, second] for g in lines}
+    data = {key: interval(v) for key, v in values.items()}
+    fig, (left, right) = plt.subplots(1, 2, figsize=(9, 0.36 * len(lines) + 1.5), sharey=True, width_ratios=(3, 2))
+    columns = [(left, s, colour) for s, colour in zip(readings, SPACES, strict=False)] + [(right, "difference", "k")]
+    for k, (ax, space, colour) in enumerate(columns):
+        shift = (k - (len(readings) - 1) / 2) * 0.2 if ax is left else 0
+        for y, g in enumerate(lines):
+            estimate, low, high = data[g, space]
+            ax.plot([low, high], [y + shift] * 2, color=colour, lw=1.2)
+            ax.plot(estimate, y + shift, "osD"[k % 3], color=colour, ms=4, label=space if y == 0 else None)
+    left.axvline(1, color=NEUTRAL, lw=0.8, ls=":")
+    right.axvline(0, color=NEUTRAL, lw=0.8, ls=":")
+    left.set_yticks(range(len(lines)), [g + (" (seen)" if g in seen else "") for g in lines])
+    left.invert_yaxis()
+    left.set(xlabel="direction agreement, noise-corrected cosine", title="1: the same direction in all concepts")
+    right.set(xlabel="difference of agreements", title=f"{first} - {second}")
+    left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
+    fig.suptitle(f"bars: 95 % intervals over {photographs} photographs, drawn within concepts", fontsize=9)
+    return fig, data
