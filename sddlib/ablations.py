@@ -3,17 +3,21 @@
 import csv
 import hashlib
 import json
+import os
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import SDDError
-from .data import read_manifest
+from .data import data_hash, read_manifest
 from .evaluate import read_scores
+from .presets import get_preset
 from .profiles import ROOT, all_parameters, check_overrides, near, read_json
 from .recipes import subset
 from .runner import execute
 from .runs import shown, versions, write_json
 
+VARIED = ("kind", "preset", "preset_fields", "intervene", "banks", "seed")  # parameters of the template that a sweep sets
 TEMPLATE = "variant"  # the notebook that trains and scores one variant
 STORE = ROOT / "data" / "ablations"
 
@@ -43,9 +47,9 @@ VARIANTS = {
     "weight_abs": Variant("weight", "adaptive weight |x| (Fig. 5)", {"weight": "abs"}),
     "weight_square": Variant("weight", "adaptive weight x^2 (Fig. 5)", {"weight": "square"}),
     "printed": Variant("reading", "Eq. 5-8 letter for letter, M = N", {"reconstruction": "printed"}),
-    "release": Variant("reading", "the authors' release, M = 256 for 5000", {"M": 256}, "release"),
+    "release": Variant("reading", "the release's parts and losses, M = 256, trained as SDD is", {"M": 256}, "release"),
     "release_trained": Variant(
-        "reading", "the release with attention that trains", {"M": 256, "detach_attention": False}, "release"
+        "reading", "the same with attention that trains", {"M": 256, "detach_attention": False}, "release"
     ),
     "no_triplet": Variant("loss", "no triplet loss", {"lambda_tri": 0.0}),
     "no_L_r": Variant("loss", "no reconstruction loss", {"lambda_r": 0.0}),
@@ -77,8 +81,10 @@ def parameters_of(name: str, seed: int, profile: str, overrides: dict) -> dict:
 
 
 def settings_of(values: dict) -> str:
-    """12 hex digits over all that a variant's scores depend on, library versions aside."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+    """12 hex digits over the parameters, every field of the preset and the images; the code and its libraries are not in it."""
+    samples = subset(read_manifest(ROOT / values["manifest"]), values["limit"])
+    known = {**values, "preset": get_preset(values["preset"], **values["preset_fields"]).as_dict(), "data": data_hash(samples)}
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]
 
 
 class Store:
@@ -102,16 +108,17 @@ class Store:
         return [r[0] for r in rows], {n: [r[i] for r in rows] for i, n in enumerate(header[1:], 1)}
 
     def add(self, name: str, scores: dict[str, list[dict]], facts: dict) -> None:
-        """Put in the scores of a variant (column -> rows of a scores file) and what is known of it; scores first, so that a
-        run killed in between is made again."""
+        """Put in the scores of a variant (column -> rows of a scores file) and what is known of it. What was known before goes
+        first, so that a variant whose call is killed in between is made again."""
+        self.csv.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.json, {n: f for n, f in self.facts().items() if n != name})
         paths, known = self.columns()
         known = {n: v for n, v in known.items() if n.split(":")[0] != name}
         for column, rows in scores.items():
             if paths and [r["path"] for r in rows] != paths:
                 raise SDDError(f"{shown(self.csv)} holds other images than this sweep scores; give another folder")
             paths = [r["path"] for r in rows]
-            known[column] = ["" if r["score"] is None else f"{r['score']:.6g}" for r in rows]
-        self.csv.parent.mkdir(parents=True, exist_ok=True)
+            known[column] = ["" if r["score"] is None else repr(r["score"]) for r in rows]
         part = self.csv.with_name(self.csv.name + ".part")
         with part.open("w", newline="", encoding="utf-8") as f:
             writer = csv.writer(f, lineterminator="\n")
@@ -125,11 +132,13 @@ class Store:
         known = {}
         for s in subset(read_manifest(manifest), limit):
             facts = {"label": s.label, "generator": s.generator, "family": s.family, "split": s.split, "photo": s.photo}
-            known[s.path.relative_to(manifest.parent).as_posix()] = facts
+            known[os.path.relpath(s.path, manifest.parent)] = facts  # as scores are written
         paths, columns = self.columns()
         if foreign := [p for p in paths if p not in known]:
             raise SDDError(f"{shown(self.csv)}: {foreign[0]} is not in {manifest.name}; sweep again on this benchmark")
         facts = self.facts()
+        if len({json.dumps(f["common"], sort_keys=True) for f in facts.values()}) > 1:
+            raise SDDError(f"{shown(self.csv)} holds variants that were trained differently; sweep all with the same settings")
         return {
             name: [{"path": p, **known[p], "score": float(t) if t else None} for p, t in zip(paths, texts, strict=True)]
             for name, texts in columns.items()
@@ -150,8 +159,8 @@ def sweep(names: list[str], seeds: list[int], profile: str, overrides: dict, fol
     so a killed sweep goes on where it stood.
     """
     check_overrides(overrides, [TEMPLATE])
-    if clash := [n for n in overrides if n in ("kind", "preset", "intervene", "seed")]:
-        raise SDDError(f"parameter {clash[0]} is what a sweep varies; name variants and seeds instead")
+    if clash := [n for n in overrides if n in VARIED]:
+        raise SDDError(f"parameter {clash[0]} is what a sweep sets; name variants and seeds, and sizes in a profile")
     made = 0
     for seed in seeds:
         store = Store(folder, profile, seed)
@@ -161,6 +170,7 @@ def sweep(names: list[str], seeds: list[int], profile: str, overrides: dict, fol
                 say(f"{name}, seed {seed}: is there")
                 continue
             run_dir = work / f"{name}-seed{seed}"
+            shutil.rmtree(run_dir, ignore_errors=True)  # nothing of an earlier call may be taken for this one's
             places = {"run_dir": str(run_dir), "banks": str(work / "banks")}  # results do not depend on them
             execute(TEMPLATE, values | places, run_dir, say)
             scores = {
@@ -168,7 +178,9 @@ def sweep(names: list[str], seeds: list[int], profile: str, overrides: dict, fol
                 for p in sorted((run_dir / "scores").glob("*.csv"), key=lambda p: (p.stem != "scores", p.stem))
             }
             facts = read_json(run_dir / "metrics" / f"{TEMPLATE}.json")
-            store.add(name, scores, {"settings": settings_of(values), **facts, "versions": versions()})
+            common = {n: v for n, v in values.items() if n not in VARIED}
+            facts = {"settings": settings_of(values), "common": common, **facts, "versions": versions()}
+            store.add(name, scores, facts)
             say(f"{name}, seed {seed}: {facts['seconds']:.0f} s, dev AP {facts['dev_ap']:.3f}")
             made += 1
     return made

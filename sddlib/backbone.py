@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -124,7 +125,7 @@ class Backbone(nn.Module):
         cls = v.class_embedding.expand(len(x), 1, -1)
         t = v.ln_pre(torch.cat([cls, patches], 1) + v.positional_embedding)
         low = self.training and self.precision != torch.float32
-        with torch.autocast(x.device.type, self.precision if low else None, enabled=low):
+        with torch.autocast(x.device.type, self.precision) if low else nullcontext():
             t = v.transformer(t)
         t = t.to(x.dtype)
         return v.ln_post(t) if self.norm == "ln_post" else t

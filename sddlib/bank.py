@@ -50,8 +50,8 @@ def sample_by_js(js: np.ndarray, M: int, interval: str = "observed") -> tuple[np
 
     js: (Na,) divergences in [0, 1]. interval: "observed" cuts [min, max] of js into M segments, "unit" the printed
     [0, 1]. Each segment gives its token nearest the target, its right edge; an empty one takes the nearest token not yet
-    used (the lower one on a tie). Among equal tokens the first index is taken; a token that fills an empty segment from
-    below is the last of its equals. Returns (indices (M,), empty (M,) bool: which segments held no token).
+    used (the lower one on a tie). Among equal tokens the first in the stream is taken. Returns (indices (M,), empty (M,) bool:
+    which segments held no token).
     """
     js = np.asarray(js, dtype=np.float64)
     if interval not in ("observed", "unit"):
@@ -90,9 +90,10 @@ def _nearest_unused(ranked: np.ndarray, used: np.ndarray, at: int, target: float
         right += 1
     if left == 0:
         return right - 1
-    if right == len(used) - 1:
-        return left - 1
-    return left - 1 if target - ranked[left - 1] <= ranked[right - 1] - target else right - 1
+    if right < len(used) - 1 and target - ranked[left - 1] > ranked[right - 1] - target:
+        return right - 1
+    first = int(np.searchsorted(ranked, ranked[left - 1], side="left"))  # of several equal ones the first in the stream
+    return first + int(np.flatnonzero(~used[first + 1 : left + 1])[0])
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def token_sum(share: Share) -> tuple[Tensor | None, int]:
     total, count = None, 0
     for chunk in share():
         # whole numbers, which float64 adds without error up to 2^53
-        part = chunk.double().mul_(FIXED).round_().sum(0).long().cpu()
+        part = (chunk.double() * FIXED).round_().sum(0).long().cpu()
         total, count = part if total is None else total + part, count + len(chunk)
     return total, count
 
@@ -127,12 +128,13 @@ def divergences(share: Share, reference: Tensor) -> np.ndarray:
     return np.concatenate(found) if found else np.empty(0, np.float32)
 
 
-def gather(share: Share, wanted: np.ndarray) -> list[Tensor]:
-    """The tokens (D,) at rising positions `wanted` of a share."""
+def gather(share: Share, wanted: np.ndarray) -> list[np.ndarray]:
+    """The tokens at rising positions `wanted` of a share, as parts (n, D) that follow one another."""
     found, start = [], 0
     for chunk in share():
         here = wanted[(wanted >= start) & (wanted < start + len(chunk))]
-        found += [chunk[i - start].float().cpu() for i in here]
+        if len(here):  # a copy: a view would keep its whole chunk in memory
+            found.append(chunk[torch.from_numpy(here - start)].float().cpu().numpy())
         start += len(chunk)
     return found
 
@@ -159,8 +161,8 @@ def _gather_all(shares: list[Share], counts: list[int], index: np.ndarray, run: 
     order, starts = np.argsort(index, kind="stable"), np.cumsum([0, *counts])
     rising = index[order]
     wanted = [rising[(rising >= a) & (rising < b)] - a for a, b in zip(starts, starts[1:], strict=False)]
-    found = [token for part in run(gather, shares, wanted) for token in part]
-    return torch.stack(found)[torch.from_numpy(np.argsort(order))]
+    found = np.concatenate([part for parts in run(gather, shares, wanted) for part in parts])
+    return torch.from_numpy(found[np.argsort(order)])
 
 
 def build_bank(
@@ -172,12 +174,13 @@ def build_bank(
     kind: str = "js",
     run: Callable = map,
 ) -> TokenBank:
-    """Sample the bank from streams of real tokens, Eq. 1-2: one float a token is kept, then the M chosen are gathered.
+    """Sample the bank from streams of real tokens, Eq. 1-2: one float a token is kept, then the M chosen are gathered. (Sorting
+    them takes some 25 bytes a token for a moment.)
 
     shares: consecutive parts of one stream of tokens. The bank depends neither on how the stream is cut into shares and chunks
     nor on who works on them. run: a `map`; that of a process pool gives every share to a process, if shares can be pickled.
     kind: "js" is Eq. 2. For ablation, "random" takes M real tokens by `seed`, and "noise" draws M from a Gaussian that has the
-    mean and spread of every channel of those.
+    mean and spread of every channel of those; index and js are then those of the M tokens it was fitted to.
     """
     r = reference_token(shares, reference, seed, run)
     parts = list(run(divergences, shares, [r] * len(shares)))

@@ -1,4 +1,7 @@
-"""What photographs show: clusters of frozen CLIP embeddings, or labels that come with them. A photograph has one concept."""
+"""What photographs show (clusters of frozen CLIP embeddings, or labels that come with them), and how they are drawn.
+
+A photograph has one concept, and is drawn and split whole: its crops are not independent. P: photographs, S: draws.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -54,3 +57,45 @@ def label_photographs(labels: dict[str, str], least: int = 5) -> dict[str, int]:
     names = list(labels.values())
     kept = sorted({name for name in names if name and names.count(name) >= least})
     return {photo: kept.index(name) for photo, name in labels.items() if name in kept}
+
+
+def sides(concepts: dict[str, int], samples: list[Sample]) -> np.ndarray:
+    """(P,) what there is of each photograph: 1 a real image, 2 a fake one, 3 both."""
+    found = dict.fromkeys(concepts, 0)
+    for s in samples:
+        if s.photo in found:
+            found[s.photo] |= 2 if s.label else 1
+    return np.array(list(found.values()))
+
+
+def draw_photographs(concepts: dict[str, int], samples: list[Sample], draws: int, seed: int) -> np.ndarray:
+    """(1 + draws, P) weights: row 0 takes every photograph once, the others draw within each concept with replacement, at
+    least two different ones. Where reals and fakes are no twins, both are drawn for themselves."""
+    strata = 4 * np.array(list(concepts.values())) + sides(concepts, samples)
+    rng, weights = np.random.default_rng(seed), np.ones((1 + draws, len(concepts)))
+    for stratum in np.unique(strata):
+        mine = np.flatnonzero(strata == stratum)
+        n = len(mine)
+        if n < 2:
+            raise SDDError("a concept has a single photograph to draw from; lower k, raise limit or label more of them")
+        for row in weights[1:]:
+            while np.count_nonzero(drawn := np.bincount(rng.integers(n, size=n), minlength=n)) < 2:
+                pass
+            row[mine] = drawn
+    return weights
+
+
+def split_photographs(weights: np.ndarray, concept: np.ndarray, side: np.ndarray, seed: int) -> np.ndarray:
+    """(S, P) booleans: a random half of the drawn photographs of every concept, those with weight. concept: (P,) or (S, P);
+    side: (P,), of `sides`; reals and fakes are halved apart where they are no twins."""
+    rng = np.random.default_rng(seed)
+    keys = np.where(weights > 0, 4 * concept + side + rng.random(weights.shape), np.inf)
+    places = np.arange(weights.shape[1]) + rng.integers(2, size=(len(weights), 1))  # every second of a shuffled stratum
+    first = np.empty(weights.shape, bool)
+    np.put_along_axis(first, keys.argsort(1), places % 2 == 0, 1)
+    return first
+
+
+def shuffled(concept: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """(draws, P) concepts dealt out anew to the photographs, as many to each as before."""
+    return np.random.default_rng(seed).permuted(np.tile(concept, (draws, 1)), axis=1)

@@ -37,9 +37,12 @@ def effects(runs: list[dict[str, list[dict]]], draws: int = 1000, seed: int = 0)
     return found
 
 
-def verdict(difference: tuple[float, float, float]) -> str:
-    """One word for a 95 % interval: "better", "worse", or "undecided" where it holds 0."""
-    _, low, high = difference
+def verdict(effect: dict) -> str:
+    """One word for the 95 % interval of an effect: "better", "worse", "undecided" where it holds 0, and "one seed" where the
+    chance of training is not in it."""
+    _, low, high = effect["difference"]
+    if effect["seeds"] == 1:
+        return "one seed"
     return "better" if low > 0 else "worse" if high < 0 else "undecided"
 
 
@@ -48,6 +51,6 @@ def effects_table(found: dict[str, dict], what: dict[str, str]) -> str:
     body = [["variant", "what is changed", "seeds", "AP", "sd", "ACC", "AP - SDD", "95 % low", "high", ""]]
     for name, e in found.items():
         spread = "" if np.isnan(e["ap_sd"]) else e["ap_sd"]
-        shift = ["", "", "", ""] if name == BASE else [*(f"{v:+.3f}" for v in e["difference"]), verdict(e["difference"])]
+        shift = ["", "", "", ""] if name == BASE else [*(f"{v:+.3f}" for v in e["difference"]), verdict(e)]
         body.append([name, what[name], e["seeds"], e["ap"], spread, e["acc"], *shift])
     return columns(body, 2)

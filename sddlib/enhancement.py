@@ -11,7 +11,7 @@ WEIGHTS = {"exp": lambda n: n.neg().exp(), "abs": lambda n: n, "square": torch.s
 
 
 class Stage(nn.Module):
-    """One stage n: F(n) from the image side, F'(n) = deconv(D_s) * F(n), and F_low(n), F' raised where it agrees with F.
+    """One stage n: F(n) from the image side, F'(n) = deconv(D_s) * F(n), and F_low(n) = F' + F' * f(|F' - F|).
 
     D_s (B, D, g, g) is brought to the stage's side by a deconvolution whose stride is the rounded ratio, then fitted
     exactly by interpolation. Convolutions and deconvolutions are each followed by BN and ReLU (Sec. 3.3).
@@ -43,7 +43,7 @@ class Stage(nn.Module):
 
 
 class Enhancement(nn.Module):
-    """Three fused stages and a projection to the vector F_low that meets T_CLS in Eq. 15.
+    """Fused stages, three in the paper, and a projection to the vector F_low that meets T_CLS in Eq. 15.
 
     channels: (C1, C2, C3), one a stage. pool: "mean" averages the last stage over positions, "flatten" keeps them.
     highpass: the filters that meet the pixels start without their mean, blind to flat colour, which otherwise drowns the

@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.covariance import LedoitWolf
 
 from . import SDDError
+from .concepts import sides, split_photographs
 from .data import Sample, content_ids
 
 
@@ -31,6 +32,9 @@ def comparable(F: np.ndarray, real: np.ndarray, how: str = "standard") -> np.nda
     elif how != "none":
         raise SDDError(f"scaling {how!r} is unknown; use 'standard', 'whitened' or 'none'")
     return F / np.sqrt(F[real].var(0).sum())
+
+
+FLOOR = 0.1  # cosine of two halves of one concept below which its difference counts as lost in noise
 
 
 class Contrast(NamedTuple):
@@ -62,27 +66,6 @@ def contrast(F: np.ndarray, samples: list[Sample], generator: str, photos: list[
     return Contrast(X @ X.T, photo, side)
 
 
-def draw_photographs(concepts: dict[str, int], samples: list[Sample], draws: int, seed: int) -> np.ndarray:
-    """(1 + draws, P) weights: row 0 takes every photograph once, the others draw within each concept with replacement, at
-    least two different ones; where reals and fakes are no twins, within the reals and the fakes of a concept."""
-    sides: dict[str, set] = {}
-    for s in samples:
-        sides.setdefault(s.photo, set()).add(s.label)
-    strata: dict[tuple, list[int]] = {}
-    for i, (photo, c) in enumerate(concepts.items()):
-        strata.setdefault((c, *sorted(sides[photo])), []).append(i)
-    rng, weights = np.random.default_rng(seed), np.ones((1 + draws, len(concepts)))
-    for mine in strata.values():
-        n = len(mine)
-        if n < 2:
-            raise SDDError("a concept has a single photograph to draw from; lower k, raise limit or label more of them")
-        for row in weights[1:]:
-            while np.count_nonzero(drawn := np.bincount(rng.integers(n, size=n), minlength=n)) < 2:
-                pass
-            row[mine] = drawn
-    return weights
-
-
 def products(data: Contrast, weights: np.ndarray, concept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(S, C, C) inner products of the concepts' differences, and (S, C) squared lengths free of noise.
 
@@ -102,31 +85,40 @@ def products(data: Contrast, weights: np.ndarray, concept: np.ndarray) -> tuple[
     return G, np.diagonal(G, axis1=1, axis2=2) - noise
 
 
-def agreement(G: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Direction agreement of the concepts' differences, (S,) plain and (S,) noise-corrected, from `products`.
+def halves(data: Contrast, weights: np.ndarray, concept: np.ndarray, first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean cosine of differences that half of the photographs each make: (S,) between concepts, and (S,) within one concept,
+    whose halves share no photograph.
 
-    plain: mean cosine over the pairs of concepts. Few photographs make it too small, and more so where features are noisier.
-    corrected: sum of the inner products of pairs over the sum of the products of their noise-free lengths: a mean
-    cosine in which a pair counts by its lengths, so that a difference lost in noise says nothing of its direction. It may
-    exceed 1 by chance; NaN where no two concepts have a difference.
+    weights: (S, P); concept: (P,) or (S, P); first: (S, P), true in the first half (`split_photographs`). A cosine of means is
+    too small because means are noisy, and halves of one concept differ by noise alone: what they fall short of 1 is what
+    noise takes from the others too.
     """
-    i, j = np.triu_indices(G.shape[1], 1)
-    if not len(i):
-        raise SDDError("one concept has nothing to agree with; raise k or limit, or label more photographs")
-    diagonal = np.diagonal(G, axis1=1, axis2=2)
-    plain = (G[:, i, j] / np.sqrt(diagonal[:, i] * diagonal[:, j])).mean(1)
-    size = np.sqrt(lengths.clip(0))
-    base = (size[:, i] * size[:, j]).sum(1)
-    return plain, np.divide(G[:, i, j].sum(1), base, out=np.full(len(base), np.nan), where=base > 0)
+    member = concept[..., data.photo, None] == np.arange(concept.max() + 1)  # (R, C) or (S, R, C)
+    A: list = [0.0, 0.0]
+    for side in np.unique(data.side):
+        for k in (0, 1):
+            w = weights[:, data.photo] * (data.side == side) * (first[:, data.photo] == (k == 0))
+            w = w[:, None] * np.swapaxes(member, -1, -2)  # (S, C, R)
+            A[k] = A[k] + side * w / w.sum(2, keepdims=True)
+    both = np.concatenate(A, 1)  # (S, 2C, R)
+    G = both @ data.gram @ np.swapaxes(both, 1, 2)
+    length = np.sqrt(np.diagonal(G, axis1=1, axis2=2)).clip(1e-300)
+    cosine = G / length[:, :, None] / length[:, None]  # (S, 2C, 2C)
+    C = member.shape[-1]
+    same = np.tile(np.eye(C, dtype=bool), (2, 2))
+    within = np.trace(cosine[:, :C, C:], axis1=1, axis2=2) / C
+    return cosine[:, ~same].mean(1), within
 
 
 class Reading(NamedTuple):
-    """One generator in one space, for every draw of photographs: `products` and `agreement`."""
+    """One generator in one space, for every draw of photographs: the results of `products` and `halves`, and the mean cosine
+    (S,) between the concepts' whole differences."""
 
     G: np.ndarray
     lengths: np.ndarray
     plain: np.ndarray
-    corrected: np.ndarray
+    between: np.ndarray
+    within: np.ndarray
 
 
 def consistency(
@@ -136,31 +128,51 @@ def consistency(
     generators: list[str],
     weights: np.ndarray,
     dealt: np.ndarray | None = None,
+    splits: tuple[int, int] = (200, 4),
+    seed: int = 0,
 ) -> dict[str, dict[str, Reading]]:
     """Readings by space and generator, all with the same draws (S, P) of photographs, so that differences are paired.
 
-    spaces: name -> comparable features (n, D) of samples; concepts: photo -> number; dealt: (S, P) numbers instead.
+    spaces: name -> comparable features (n, D) of samples; concepts: photo -> number; dealt: (S, P) numbers instead. splits:
+    into halves, of the first draw, which is the estimate, and of each other one.
     """
-    photos, concept = list(concepts), np.array(list(concepts.values())) if dealt is None else dealt
+    photos, concept = list(concepts), np.array(list(concepts.values()))
+    if concept.max() < 1:
+        raise SDDError("one concept has nothing to agree with; raise k or limit, or label more photographs")
+    times = np.r_[splits[0], np.full(len(weights) - 1, splits[1])]
+    starts, many = np.r_[0, times.cumsum()[:-1]], np.repeat(weights, times, 0)
+    groups = concept if dealt is None else np.repeat(dealt, times, 0)
+    first = split_photographs(many, groups, sides(concepts, samples), seed)
+    i, j = np.triu_indices(concept.max() + 1, 1)
     found: dict[str, dict[str, Reading]] = {space: {} for space in spaces}
     for space, F in spaces.items():
         for g in generators:
-            G, lengths = products(contrast(F, samples, g, photos), weights, concept)
-            found[space][g] = Reading(G, lengths, *agreement(G, lengths))
+            data = contrast(F, samples, g, photos)
+            G, lengths = products(data, weights, concept if dealt is None else dealt)
+            size = np.sqrt(np.diagonal(G, axis1=1, axis2=2)).clip(1e-300)
+            plain = (G[:, i, j] / (size[:, i] * size[:, j])).mean(1)
+            cosines = (np.add.reduceat(c, starts) / times for c in halves(data, many, groups, first))
+            found[space][g] = Reading(G, lengths, plain, *cosines)
     return found
 
 
+def agreement(readings: dict[str, Reading], generators: list[str]) -> np.ndarray:
+    """(S,) direction agreement free of noise: cosine between concepts over that within them, both summed over generators.
+
+    1: what a picture shows does not matter. It may exceed 1 by chance, and is NaN where halves of one concept hardly agree: a
+    difference that the other half does not confirm has no direction to speak of.
+    """
+    between, within = (np.sum([getattr(readings[g], name) for g in generators], 0) for name in ("between", "within"))
+    return np.divide(between, within, out=np.full(len(within), np.nan), where=within > FLOOR * len(generators))
+
+
 def interval(values: np.ndarray) -> tuple[float, float, float]:
-    """(estimate, low, high) from values (1 + draws,) whose first is the estimate: the 95 % between percentiles. NaN where no
-    draw, or not the estimate, could be measured."""
-    drawn = values[1:][np.isfinite(values[1:])]
-    low, high = np.percentile(drawn, (2.5, 97.5)) if len(drawn) and np.isfinite(values[0]) else (np.nan, np.nan)
+    """(estimate, low, high) from values (1 + draws,) whose first is the estimate: the 95 % between percentiles. Limits are NaN
+    where the estimate, or more than one draw in twenty, could not be measured."""
+    known = np.isfinite(values)
+    sure = known[0] and known[1:].mean() >= 0.95
+    low, high = np.percentile(values[1:][known[1:]], (2.5, 97.5)) if sure else (np.nan, np.nan)
     return float(values[0]), float(low), float(high)
-
-
-def shuffled(concept: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """(draws, P) concepts dealt out anew to the photographs, as many to each as before."""
-    return np.random.default_rng(seed).permuted(np.tile(concept, (draws, 1)), axis=1)
 
 
 def beside_chance(value: float, chance: np.ndarray) -> tuple[float, float]:
@@ -172,28 +184,11 @@ def beside_chance(value: float, chance: np.ndarray) -> tuple[float, float]:
     return float(known.mean()), float((1 + np.count_nonzero(known <= value)) / (1 + len(known)))
 
 
-def angles(G: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """omega (C,) in radians between each concept's difference and the sum of the others', and lengths (C,). G: (C, C).
+def angles(G: np.ndarray) -> np.ndarray:
+    """omega (S, C) in radians between each concept's difference and the sum of the others'. G: (S, C, C) of `products`.
 
     The others only: a difference always agrees with a mean that it is part of, even if all are at right angles.
     """
-    own = np.diag(G)
-    others = G.sum(1) - own
-    rest = G.sum() - 2 * G.sum(1) + own  # squared length of the sum of the others
-    cosine = np.divide(others, np.sqrt(own * rest.clip(0)), out=np.full(len(own), np.nan), where=rest > 0)
-    return np.arccos(cosine.clip(-1, 1)), np.sqrt(own)
-
-
-def noise_free(reading: Reading) -> tuple[np.ndarray, np.ndarray]:
-    """`angles` of a reading's estimate with noise-free lengths: omega (C,) and length (C,). A concept whose difference is lost
-    in noise has NaN for both, and is left out of the others' sum."""
-    G, found = reading.G[0].copy(), reading.lengths[0] > 0
-    np.fill_diagonal(G, reading.lengths[0])
-    omega, size = np.full((2, len(G)), np.nan)
-    omega[found], size[found] = angles(G[np.ix_(found, found)])
-    return omega, size
-
-
-def mean_corrected(readings: dict[str, Reading], generators: list[str]) -> np.ndarray:
-    """(S,) noise-corrected agreement, mean over generators."""
-    return np.mean([readings[g].corrected for g in generators], axis=0)
+    own, rows = np.diagonal(G, axis1=1, axis2=2), G.sum(2)
+    rest = G.sum((1, 2))[:, None] - 2 * rows + own  # squared length of the sum of the others
+    return np.arccos(((rows - own) / np.sqrt(own * rest).clip(1e-300)).clip(-1, 1))

@@ -5,7 +5,7 @@ import numpy as np
 
 from .figures import NEUTRAL
 
-COLOURS = {"better": "#009E73", "worse": "#D55E00", "undecided": NEUTRAL}
+COLOURS = {"better": "#009E73", "worse": "#D55E00", "undecided": NEUTRAL, "one seed": NEUTRAL}
 
 
 def effect_bars(found: dict[str, dict], groups: dict[str, str], verdict, title: str):
@@ -15,7 +15,7 @@ def effect_bars(found: dict[str, dict], groups: dict[str, str], verdict, title: 
     data = {n: found[n]["difference"] for n in order}
     fig, ax = plt.subplots(figsize=(7, 0.3 * len(order) + 1.2))
     for at, (name, (mid, low, high)) in enumerate(data.items()):
-        colour = COLOURS[verdict((mid, low, high))]
+        colour = COLOURS[verdict(found[name])]
         ax.plot([low, high], [at, at], color=colour, lw=2, solid_capstyle="butt")
         ax.plot(mid, at, "o", color=colour, ms=5)
         if at and groups[order[at - 1]] != groups[name]:

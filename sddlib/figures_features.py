@@ -4,20 +4,20 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from .data import Sample, decode
-from .features import Reading, interval, mean_corrected, noise_free
+from .features import Reading, agreement, angles, interval
 from .figures import NEUTRAL, REAL
 
-CONCEPTS = ("#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442", "#777777")
+CONCEPTS = ("#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#882255", "#999933", "#777777")
 MARKERS = "osD^vPX*"
 SPACES = ("#000000", "#009E73", "#777777")  # in the order in which spaces are given
 
 
 def concept_gallery(samples: list[Sample], concepts: dict[str, int], columns: int = 8):
-    """A row of real crops a concept, each from another of its photographs. Data: concept -> all its photographs."""
+    """A row of crops a concept, each from another of its photographs, real where there is one. Data: concept -> all its
+    photographs."""
     first: dict[str, Sample] = {}
-    for s in samples:
-        if s.label == 0 and s.photo in concepts:
-            first.setdefault(s.photo, s)
+    for s in sorted(samples, key=lambda s: s.label):
+        first.setdefault(s.photo, s)
     members: dict[int, list[str]] = {c: [] for c in sorted(set(concepts.values()))}
     for photo, c in concepts.items():
         members[c].append(photo)
@@ -34,18 +34,21 @@ def concept_gallery(samples: list[Sample], concepts: dict[str, int], columns: in
     return fig, members
 
 
-def polar(readings: dict[str, dict[str, Reading]], rows: dict[str, list[str]]):
+def polar(readings: dict[str, dict[str, Reading]], chance: dict[str, dict[str, Reading]], rows: dict[str, list[str]]):
     """Every concept's difference as a point: angle omega to the others' sum, radius its length in spreads of the reals.
 
-    readings: space -> generator -> Reading, of which the estimate is drawn, free of noise where a difference is measurable.
-    rows: title -> generators, a row of panels each. Data: {(space, generator): (omega, radius)}, NaN where not measurable.
+    readings, chance: space -> generator -> Reading, with the true concepts (the estimate is drawn) and with random ones (grey:
+    the angles up to which 95 % of them stay). rows: title -> generators, a row of panels each.
+    Data: {(space, generator): (omega (C,), radius (C,))}, and {(space, title): angle} of the grey ones.
     """
-    fig = plt.figure(figsize=(3.1 * len(readings), 2.35 * len(rows) + 0.8))
-    data = {(s, g): noise_free(r) for s, by in readings.items() for g, r in by.items()}
+    fig = plt.figure(figsize=(3.1 * len(readings), 2 * len(rows) + 0.9))
+    data = {(s, g): (angles(r.G)[0], np.sqrt(r.lengths[0].clip(0))) for s, by in readings.items() for g, r in by.items()}
     for y, (title, generators) in enumerate(rows.items()):
         for x, space in enumerate(readings):
             ax = fig.add_subplot(len(rows), len(readings), y * len(readings) + x + 1, projection="polar")
-            top = 1.08 * max([r for g in generators for r in data[space, g][1] if np.isfinite(r)], default=1.0)
+            usual = data[space, title] = np.percentile([angles(chance[space][g].G) for g in generators], 95)
+            top = 1.08 * max(data[space, g][1].max() for g in generators) or 1.0
+            ax.fill_between(np.linspace(0, usual, 100), 0, top, color=NEUTRAL, alpha=0.25, lw=0)
             for g in generators:
                 for c, (omega, radius) in enumerate(zip(*data[space, g], strict=True)):
                     ax.plot(omega, radius, MARKERS[c % 8], color=CONCEPTS[c % 8], ms=6 if len(generators) == 1 else 4, mew=0)
@@ -56,26 +59,26 @@ def polar(readings: dict[str, dict[str, Reading]], rows: dict[str, list[str]]):
             ax.yaxis.set_major_locator(plt.MaxNLocator(3))
             ax.tick_params("y", labelsize=7)
             ax.grid(alpha=0.4)
-    count = next(iter(next(iter(readings.values())).values())).G.shape[1]
+    count = len(data[next(iter(data))][0])
     handles = [
         plt.Line2D([], [], ls="", marker=MARKERS[c % 8], color=CONCEPTS[c % 8], label=f"concept {c + 1}") for c in range(count)
     ]
-    fig.legend(handles=handles, loc="outside lower center", ncols=min(8, count), fontsize=8)
-    fig.suptitle(
-        "angle: ω to the other concepts' difference (below: cos ω); radius: length in spreads of the reals", fontsize=9
-    )
+    handles += [plt.Rectangle((0, 0), 1, 1, color=NEUTRAL, alpha=0.25, lw=0, label="95 % of random concepts")]
+    handles += [plt.Line2D([], [], color=REAL, lw=1, label="spread of the reals")]
+    fig.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
+    fig.suptitle("angle: ω to the other concepts' difference and cos ω; radius: length in spreads of the reals", fontsize=9)
     return fig, data
 
 
 def forest(readings: dict[str, dict[str, Reading]], seen: set[str], photographs: int):
-    """Left: direction agreement in every space for each generator, and its mean over the unseen ones, with intervals. Right:
+    """Left: direction agreement in every space for each generator, and for the unseen ones together, with intervals. Right:
     first space minus second. Data: {(row, space): (estimate, low, high)}; the difference under "difference"."""
     names = list(next(iter(readings.values())))
     unseen = [g for g in names if g not in seen]
-    values = {(g, s): r.corrected for s, by in readings.items() for g, r in by.items()}
-    values |= {("mean of unseen", s): mean_corrected(by, unseen) for s, by in readings.items()}
+    values = {(g, s): agreement(by, [g]) for s, by in readings.items() for g in by}
+    values |= {("all unseen", s): agreement(by, unseen) for s, by in readings.items()}
     first, second = list(readings)[:2]
-    lines = [*names, "mean of unseen"]
+    lines = [*names, "all unseen"]
     values |= {(g, "difference"): values[g, first] - values[g, second] for g in lines}
     data = {key: interval(v) for key, v in values.items()}
     fig, (left, right) = plt.subplots(1, 2, figsize=(9, 0.36 * len(lines) + 1.5), sharey=True, width_ratios=(3, 2))
@@ -90,8 +93,11 @@ def forest(readings: dict[str, dict[str, Reading]], seen: set[str], photographs:
     right.axvline(0, color=NEUTRAL, lw=0.8, ls=":")
     left.set_yticks(range(len(lines)), [g + (" (seen)" if g in seen else "") for g in lines])
     left.invert_yaxis()
-    left.set(xlabel="direction agreement, noise-corrected cosine", title="1: the same direction in all concepts")
+    left.set(xlabel="direction agreement: cosine between / within concepts", title="1: the same direction in all concepts")
     right.set(xlabel="difference of agreements", title=f"{first} - {second}")
     left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
-    fig.suptitle(f"bars: 95 % intervals over {photographs} photographs, drawn within concepts", fontsize=9)
+    fig.suptitle(
+        f"bars: 95 % intervals over {photographs} photographs, drawn within concepts; no bar: lost in noise in too many draws",
+        fontsize=9,
+    )
     return fig, data

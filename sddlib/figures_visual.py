@@ -79,8 +79,8 @@ def discrepancy_maps(examples: list[dict], images: np.ndarray, maps: np.ndarray)
 
 
 def cam_overlays(examples: list[dict], images: np.ndarray, cams: dict):
-    """CAM towards "fake" over the crops, a row a branch, each map by its own range, whose upper end stands below it. cams: branch ->
-    `visual.Cam` of the examples. Data: {branch: {path: (map, peak)}}."""
+    """CAM towards "fake" over the crops, a row a branch, each map by its own range, whose upper end stands below it.
+    cams: branch -> `visual.Cam` of the examples. Data: {branch: {path: (map, peak)}}."""
     fig, axes = _frame(examples, images, [f"CAM\n{branch}" for branch in cams])
     for line, found in zip(axes[1:], cams.values(), strict=True):
         for ax, image, m, peak in zip(line, images, found.map, found.peak, strict=True):

@@ -8,7 +8,7 @@ from .presets import Preset
 from .train import seed_everything, trainable
 from .weights import load_backbone
 
-SMALL = {"M": 10, "width": 32, "heads": 4, "F_low": 12}  # sizes at which gradients are taken; the wiring is the preset's
+SMALL = {"width": 32, "heads": 4, "F_low": 12}  # sizes at which gradients are taken; the wiring is the preset's
 ROUNDING = 1e-12  # what parameters without influence gather in float64
 
 
@@ -21,11 +21,13 @@ def module_of(name: str) -> str:
 
 
 def gradient_flow(preset: Preset) -> dict[str, bool]:
-    """Module -> whether any of its values gets a gradient from the whole loss (Eq. 16) once LoRA has left its zero start."""
+    """Module -> whether any of its values gets a gradient from the whole loss (Eq. 16) once LoRA has left its zero start.
+    (In one that learns, single biases may get none, where a batch norm undoes them.)"""
     seed_everything(0)
-    preset = preset.with_fields(**SMALL)
     backbone = Backbone(load_backbone("tiny", "random"), 64, preset.norm)
-    model = Detector(backbone, torch.randn(preset.M, backbone.D), preset).double().train()
+    preset = preset.with_fields(**SMALL | {"M": backbone.N})  # as many tokens as patches, which the printed form needs
+    f_s = torch.randn(0 if preset.bank == "none" else preset.M, backbone.D)
+    model = Detector(backbone, f_s, preset).double().train()
     for layer in backbone.lora_layers().values():
         torch.nn.init.normal_(layer.lora_B["default"].weight, std=0.05)
     x, y = torch.randn(6, 3, 64, 64, dtype=torch.float64), torch.tensor([0, 1, 0, 1, 1, 0])

@@ -4,34 +4,43 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from . import SDDError
 from .data import Crops, Sample
 from .detector import Detector
 
 PATHS = {
     "F_low_only": "T_CLS replaced by its mean over the reals",
     "T_CLS_only": "F_low replaced by its mean over the reals",
-    "D_s_swapped": "the enhancer guided by another image's D_s",
+    "D_s_swapped": "the enhancer guided by the D_s of an image of the other class",
     "pixels_flat": "the enhancer shown a flat picture",
 }
 
 
-@torch.inference_mode()
-def interventions(model: Detector, samples: list[Sample], batch: int = 32) -> dict[str, np.ndarray]:
-    """P(fake) of every image (n,) as it is ("whole") and under each of PATHS, from one pass of the encoder (Eq. 15).
+def partners(samples: list[Sample], seed: int = 0) -> list[Sample]:
+    """For every image one of the other class that shows another photograph, drawn by `seed`."""
+    rng, found = np.random.default_rng(seed), []
+    for s in samples:
+        others = [o for o in samples if o.label != s.label and o.photo != s.photo]
+        if not others:
+            raise SDDError("interventions need two photographs of each class; score more images")
+        found.append(others[rng.integers(len(others))])
+    return found
 
-    Replacing a feature by its mean takes what it says of the image and leaves its level. Swapped maps come from the image
-    before in the list (for the first, after it). Needs a detector with reconstruction and enhancer.
+
+@torch.inference_mode()
+def interventions(model: Detector, samples: list[Sample], batch: int = 32, seed: int = 0) -> dict[str, np.ndarray]:
+    """P(fake) of every image (n,) as it is ("whole") and under each of PATHS (Eq. 15).
+
+    Replacing a feature by its mean takes what it says of the image and leaves its level. A swapped D_s comes from an image of
+    the other class and another photograph: what it says is wrong. Needs a detector with reconstruction and enhancer.
     """
     model.eval()
-    device, kept = next(model.parameters()).device, []
-    crops = Crops(samples, model.backbone.image_size, train=False)
-    before = model(crops[min(1, len(samples) - 1)][0][None].to(device)).D_s  # the first image has none before it
-    for x, y, _ in DataLoader(crops, batch):
+    device, size, kept = next(model.parameters()).device, model.backbone.image_size, []
+    others = DataLoader(Crops(partners(samples, seed), size, train=False), batch)
+    for (x, y, _), (other, _, _) in zip(DataLoader(Crops(samples, size, train=False), batch), others, strict=True):
         x = x.to(device)
-        out = model(x)
-        others = torch.cat([before, out.D_s[:-1]])
-        before = out.D_s[-1:]
-        swapped, flat = model.enhancement(x, others), model.enhancement(torch.zeros_like(x), out.D_s)
+        out, misleading = model(x), model(other.to(device)).D_s
+        swapped, flat = model.enhancement(x, misleading), model.enhancement(torch.zeros_like(x), out.D_s)
         kept.append([t.float().cpu() for t in (out.F_low, out.T_CLS, swapped, flat, y)])
     F_low, T_CLS, swapped, flat, y = (torch.cat(part) for part in zip(*kept, strict=True))
     mean_F, mean_T = (t[y == 0].mean(0).expand_as(t) for t in (F_low, T_CLS))

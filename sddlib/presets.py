@@ -43,7 +43,8 @@ class Preset:
     lora_blocks: int | None = None  # adapt the last k blocks; None: all (release). The paper is silent
     lora_targets: tuple[str, ...] = ("q", "k", "v", "out")  # silent; release: one joint rank for q, k, v, out, both MLP Linears
     train_biases: bool = False  # the tower's biases, class and positional embedding too (release). The paper is silent
-    # Token bank, Eq. 2. M, reference token and interval: the paper is silent (release: M = 5000, nothing else known)
+    # Token bank, Eq. 2. The paper names no M (release: 5000), no reference token ("mean" of the real ones, or one at "random")
+    # and is silent on segments without tokens: "observed" cuts the range that occurs, "unit" the printed [0, 1]
     bank: str = "js"  # for ablation: "random" real tokens, Gaussian "noise", "none" (V_H stands in for f_s)
     M: int = 256
     reference: str = "mean"
@@ -57,16 +58,17 @@ class Preset:
     residual: str = "none"  # printed: none; "bank" and "tokens" (release) keep Re from collapsing to one token
     detach_attention: bool = False  # no gradient passes an attention's output (release); the paper trains it
     detach_target: bool = False  # Eq. 9: silent. Not detached (release), L_r also draws the encoder's tokens of reals together
-    # Enhancement, Eq. 11-13. Widths, pooling and initialisation: the paper is silent
-    enhancement: str = "paper"  # three fused stages; "release": two, then flattened; "none", for ablation: the mean of D_s
+    # Enhancement, Eq. 11-13. Widths, pooling and initialisation: the paper is silent. "release" guides two stages, flattens the
+    # third and reads neither pool, highpass nor weight; "none", for ablation, leaves the mean of D_s
+    enhancement: str = "paper"
     channels: tuple[int, ...] = (32, 64, 64)  # release: 128, 64, 1
     F_low: int = 256  # width of the enhancer's vector (release: 256)
-    pool: str = "mean"
-    highpass: bool = True  # the first stage's filters start without their mean
+    pool: str = "mean"  # over positions of the last stage, or "flatten" (release)
+    highpass: bool = True  # the first stage's filters start without their mean (release: they do not)
     weight: str = "exp"  # f of Eq. 12; "abs" and "square" are Fig. 5's other two (release: square, on F in place of F')
     head: str = "linear"  # Eq. 15: linear; "mlp" (release): BN, Linear 256, BN, ReLU, Linear
     # Losses, Eq. 9, 14 and 16. The margin is printed; the lambdas are the release's, relative to its BCE's 1.5
-    metric: str = "triplet"  # Eq. 14; "softtriple" (release)
+    metric: str = "triplet"  # Eq. 14; "softtriple" (release), which has no use for the margin below
     margin: float = 8.0
     r_over: str = "reals"  # images that L_r sees, Eq. 9; "all" (release)
     r_norm: str = "mse"  # Eq. 9; "frobenius" (release): root of the summed squares over B * N
@@ -94,10 +96,29 @@ class Preset:
         for name in LISTS:
             if not getattr(self, name):
                 raise SDDError(f"preset field {name} is empty; give at least one value")
-        if self.reconstruction == self.enhancement == "none":
-            raise SDDError("preset without reconstruction and enhancement leaves LoRA-CLIP with a linear head; train kind lora")
-        if self.enhancement == "release" and self.reconstruction == "none":
-            raise SDDError("the release's enhancer is always guided; set enhancement to paper to go without reconstruction")
+        for wrong, said in (
+            (self.width % self.heads, f"width {self.width} cannot be split over {self.heads} heads; choose a multiple"),
+            (
+                self.reconstruction == self.enhancement == "none",
+                "reconstruction and enhancement are both none, which leaves LoRA-CLIP with a linear head; train kind lora",
+            ),
+            (
+                self.enhancement == "release" and self.reconstruction == "none",
+                "enhancement of the release is always guided; set it to paper to go without reconstruction",
+            ),
+            (self.enhancement == "release" and len(self.channels) != 3, "channels of the release's enhancement are three"),
+            (
+                self.reconstruction == "printed" and (self.residual, self.tokens) != ("none", "patches"),
+                "reconstruction as printed has no residual and rebuilds patches; set residual none and tokens patches",
+            ),
+            (
+                self.reconstruction == "release" and self.residual != "tokens",
+                "reconstruction of the release has residual tokens; set that",
+            ),
+            (self.bank == "none" and self.residual == "bank", "bank none has no tokens that residual bank could add"),
+        ):
+            if wrong:
+                raise SDDError(f"preset field {said}")
 
     @property
     def lora(self) -> dict:

@@ -65,7 +65,7 @@ def training_reals(samples: list[Sample]) -> list[Sample]:
 def sample_bank(backbone: Backbone, samples: list[Sample], preset: Preset, seed: int, chunk: int = 32) -> TokenBank:
     """The preset's bank from the training reals among `samples`, Eq. 1-2.
 
-    Tokens that fit HELD bytes are computed once and kept; more are computed again in each of the three passes.
+    Tokens that fit HELD bytes are computed once and kept; more are computed again in each pass.
     """
     reals = training_reals(samples)
     if preset.bank == "none":

@@ -48,7 +48,8 @@ class Reconstruction(nn.Module):
 
     form: "printed" is Eq. 5-8 letter for letter; Eqs. 6 and 8 query with the M bank tokens, so Re can be compared with V_H only
     if M = N, and token i of the bank is compared with patch i. "paper" reads those queries as V_H and R3: Re has N tokens
-    and M is free. "release" is `paper` with residuals "tokens", a LayerNorm on f_s and V_H before Eq. 5, and biased keys.
+    and M is free. "release" is `paper` with residuals "tokens", f_s and V_H
+    layer-normed before Eq. 5 and 6, biased keys, and the weights torch's own attention starts from.
 
     residual: where a sublayer's queries are added to its output before the LayerNorm. "none": nowhere, as printed; attention is
     near uniform at the start, every row of R1 becomes the same token, and Re with it. "bank": at f_s, R2 and R3, never
@@ -79,6 +80,9 @@ class Reconstruction(nn.Module):
         self.mha1, self.mha2, self.mha3, self.mha4 = (MHA(D, width, heads, dropout, key_bias=release) for _ in range(4))
         self.ln1, self.ln2, self.ln3, self.ln4 = (nn.LayerNorm(D) for _ in range(4))
         self.ln_bank, self.ln_tokens = (nn.LayerNorm(D) if release else nn.Identity() for _ in range(2))
+        for layer in (m for mha in (self.mha1, self.mha2, self.mha3, self.mha4) for m in mha.children() if release):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
         self._bank_queries, self._made_from, self._sources = None, [], ()
 
     def train(self, mode: bool = True):
@@ -105,7 +109,8 @@ class Reconstruction(nn.Module):
         cut = torch.detach if self.detach else lambda t: t
         q = self.bank_queries(f_s).expand(len(V_H), -1, -1) if f_s.ndim == 2 else self.mha1.q(self.ln_bank(f_s))  # (B, M, W)
         none = self.residual == "none"
-        R1 = cut(self.mha1.attend(q, self.ln_tokens(V_H)))  # (B, M, D)  Eq. 5
+        V_H = self.ln_tokens(V_H)
+        R1 = cut(self.mha1.attend(q, V_H))  # (B, M, D)  Eq. 5
         R1 = self.ln1(R1 + f_s if self.residual == "bank" else R1)
         if self.form == "printed":
             R2 = self.ln2(cut(self.mha2(R1, V_H)))  # (B, M, D)  Eq. 6

@@ -47,9 +47,10 @@ class ReleaseEnhancement(nn.Module):
 class SoftTriple(nn.Module):
     """SoftTriple loss (Qian et al., ICCV 2019) on F_low, where the paper prints a triplet loss (Eq. 14): no triplets here.
 
-    K centres a class. S(x, c) is the similarity of a unit feature to a class's unit centres, weighted by their softmax at
-    temperature gamma; cross-entropy of la * (S - margin at the own class), plus tau * how far a class's centres are apart.
-    The centres never reach the optimizer there, so they are a buffer: fixed, but saved, since F_low learns to meet them.
+    K centres a class. S(x, c) is the product of a feature, which the release does not scale to unit length, with the unit
+    centres of a class, weighted by their softmax at temperature gamma; cross-entropy of la * (S - margin at the own class),
+    plus tau * how far a class's centres are apart. The centres never reach the optimizer there, so they are a buffer: fixed,
+    but saved, since F_low learns to meet them.
     """
 
     la, gamma, tau, margin = 20, 0.1, 0.2, 1e-4
@@ -60,7 +61,7 @@ class SoftTriple(nn.Module):
 
     def similarity(self, features: Tensor) -> Tensor:
         """S: (B, width) -> (B, classes)."""
-        s = torch.einsum("bw,ckw->bck", F.normalize(features, dim=1), self.centres)
+        s = torch.einsum("bw,ckw->bck", features, self.centres)
         return (F.softmax(s / self.gamma, dim=2) * s).sum(2)
 
     def spread(self) -> Tensor:
@@ -75,5 +76,5 @@ class SoftTriple(nn.Module):
 
 
 def release_head(width: int) -> nn.Sequential:
-    """Head on [T_CLS, F_low]: BN, Linear 256, BN, ReLU, Linear 1; width: of both together."""
+    """Head on [F_low, T_CLS]: BN, Linear 256, BN, ReLU, Linear 1; width: of both together."""
     return nn.Sequential(nn.BatchNorm1d(width), nn.Linear(width, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 1))

@@ -21,12 +21,13 @@ from .data import Crops, Sample, TwinBatches
 class TrainConfig:
     """How to train, Sec. 4.1. The paper prints lr 1e-4, batch 32 and early stopping; profiles set their own."""
 
-    epochs: int = 10
-    batch: int = 32
-    lr: float = 1e-4
+    epochs: int = 10  # at most; the paper names no number
+    batch: int = 32  # images a step, as printed
+    lr: float = 1e-4  # peak, as printed
     scratch: float = 1.0  # factor on the rate of modules that start from random weights; LoRA keeps lr
     weight_decay: float = 5e-4  # release
-    schedule: str = "cosine"  # to 0 at the last epoch; "plateau" (release): lr/10 after `patience` epochs without improvement
+    decay_all: bool = False  # decay biases and norms too (release)
+    schedule: str = "cosine"  # to 0 at the last epoch (silent); "plateau" (release): lr/10 after `patience` epochs without gain
     warmup: float = 0.1  # share of all steps with linearly rising rate, under "cosine"
     patience: int = 3  # epochs without a lower validation loss before training stops, or the rate falls
     floor: float = 1e-6  # "plateau" stops when the rate falls below (release)
@@ -47,7 +48,7 @@ class TrainConfig:
 # patience is not known, 5 is UnivFD's). The plateau sets the release's end; its epochs are out of reach.
 TRAINING = {
     "paper": TrainConfig(keep=False),
-    "release": TrainConfig(1000, lr=1e-5, schedule="plateau", patience=5, resize=512, keep=False),
+    "release": TrainConfig(1000, lr=1e-5, decay_all=True, schedule="plateau", patience=5, resize=512, keep=False),
 }
 
 
@@ -77,11 +78,11 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
     """For the optimizer: what is learned inside the backbone at config.lr, the rest at config.lr * config.scratch; no decay on
-    biases and norms, whose size means something."""
+    biases and norms, whose size means something, unless decay_all."""
     groups: dict[tuple, list] = {}
     for name, p in trainable(model).items():
         rate = config.lr if name.startswith("backbone.") else config.lr * config.scratch
-        groups.setdefault((rate, config.weight_decay if p.ndim > 1 else 0.0), []).append(p)
+        groups.setdefault((rate, config.weight_decay if p.ndim > 1 or config.decay_all else 0.0), []).append(p)
     return [{"params": found, "lr": rate, "weight_decay": decay} for (rate, decay), found in groups.items()]
 
 

@@ -15,7 +15,7 @@ from sddlib.data import Sample, read_manifest
 from sddlib.detector import Detector
 from sddlib.effects import effects, effects_table, verdict
 from sddlib.evaluate import score_paths, table, write_csv
-from sddlib.interventions import PATHS, interventions
+from sddlib.interventions import PATHS, interventions, partners
 from sddlib.presets import Preset, get_preset
 from sddlib.profiles import ROOT
 from sddlib.recipes import subset
@@ -57,7 +57,7 @@ def test_what_a_sweep_cannot_do_is_refused_in_one_sentence(tmp_path):
         check_variants(["no_stss"])
     for overrides, said in (
         ({"epohcs": 2}, "'epohcs' is no parameter of variant"),
-        ({"seed": 2}, "seed is what a sweep varies"),
+        ({"seed": 2}, "seed is what a sweep sets"),
     ):
         with pytest.raises(SDDError, match=said):
             sweep(["sdd"], [0], "smoke", overrides, tmp_path, tmp_path)
@@ -116,6 +116,43 @@ def test_a_variant_is_made_again_for_other_settings_and_replaces_its_old_columns
     assert after["lora"] == before["lora"] and after["sdd"] != before["sdd"] and set(after) == set(before)
 
 
+def test_variants_that_were_trained_differently_are_not_compared(called, tmp_path):
+    run_sweep(["sdd", "lora"], [0], tmp_path)
+    run_sweep(["sdd"], [0], tmp_path, epochs=2)
+    with pytest.raises(SDDError, match="holds variants that were trained differently"):
+        Store(tmp_path / "store", "smoke", 0).runs(MANIFEST, 2)
+
+
+def test_a_variant_replaced_by_a_killed_call_counts_as_not_made(called, tmp_path, monkeypatch):
+    """Killed after the new scores and before their facts: the old facts must not vouch for them."""
+    run_sweep(["sdd", "lora"], [0], tmp_path)
+    store, original = Store(tmp_path / "store", "smoke", 0), ablations.write_json
+
+    def killed(path, value):
+        if path == store.json and "lora" in value and value["lora"].get("seconds"):
+            raise KeyboardInterrupt
+        original(path, value)
+
+    monkeypatch.setattr(ablations, "write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(["lora"], [0], tmp_path, epochs=2)
+    assert set(store.facts()) == {"sdd"}
+
+
+def test_nothing_an_earlier_call_left_is_taken_for_the_new_ones(called, tmp_path):
+    left = tmp_path / "work" / "lora-seed0" / "scores"
+    left.mkdir(parents=True)
+    (left / "old.csv").write_text("path\n")
+    run_sweep(["lora"], [0], tmp_path)
+    assert set(Store(tmp_path / "store", "smoke", 0).columns()[1]) == {"lora"}
+
+
+def test_stored_scores_keep_every_digit(called, tmp_path):
+    run_sweep(["lora"], [0], tmp_path)
+    rows = Store(tmp_path / "store", "smoke", 0).runs(MANIFEST, 2)["lora"]
+    assert {r["score"] for r in rows} <= {k / 97 for k in range(97)}
+
+
 def test_scores_without_their_facts_do_not_count(called, tmp_path):
     """A run killed between the two files leaves scores whose settings nobody knows."""
     run_sweep(["sdd", "lora"], [0], tmp_path)
@@ -164,8 +201,12 @@ def test_a_difference_is_the_variants_ap_minus_that_of_sdd_over_the_seeds_both_h
         ap = [table(run[name])[1]["mean_ap_unseen"] - table(run["sdd"])[1]["mean_ap_unseen"] for run in of]
         assert found[name]["difference"][0] == pytest.approx(np.mean(ap)) and found[name]["seeds"] == len(of)
         assert found[name]["ap"] - found[name]["base"] == pytest.approx(np.mean(ap))
-    assert verdict(found["good"]["difference"]) == "better" and found["sdd"]["seeds"] == 3
-    assert np.isnan(found["bad"]["ap_sd"]) and found["sdd"]["difference"] == (0.0, 0.0, 0.0)
+    assert verdict(found["good"]) == "better" and found["sdd"]["seeds"] == 3
+    assert (
+        verdict(found["bad"]) == "one seed"
+        and np.isnan(found["bad"]["ap_sd"])
+        and found["sdd"]["difference"] == (0.0, 0.0, 0.0)
+    )
     text = effects_table(found, {n: n for n in found})
     assert re.search(r"good +good +2 .* better", text) and "nan" not in text
 
@@ -175,7 +216,8 @@ def test_a_variant_that_no_seed_shares_with_sdd_is_left_out():
 
 
 def test_verdicts_need_the_whole_interval_on_one_side():
-    assert [verdict(d) for d in ((0.1, 0.01, 0.2), (-0.1, -0.2, -0.01), (0.1, -0.01, 0.2))] == ["better", "worse", "undecided"]
+    spans = ((0.1, 0.01, 0.2), (-0.1, -0.2, -0.01), (0.1, -0.01, 0.2))
+    assert [verdict({"seeds": 2, "difference": d}) for d in spans] == ["better", "worse", "undecided"]
 
 
 # --- interventions
@@ -195,7 +237,15 @@ def detector():
 
 @pytest.fixture(scope="module")
 def samples() -> list[Sample]:
-    return [s for s in subset(read_manifest(MANIFEST), 1) if s.split == "val"]
+    return [s for s in subset(read_manifest(MANIFEST), 2) if s.split == "val"]
+
+
+def test_a_misleading_map_comes_from_the_other_class_and_another_photograph(samples):
+    for s, partner in zip(samples, partners(samples), strict=True):
+        assert partner.label != s.label and partner.photo != s.photo
+    assert partners(samples) == partners(samples) != partners(samples, seed=1)
+    with pytest.raises(SDDError, match="two photographs of each class"):
+        partners([s for s in samples if s.photo == samples[0].photo])
 
 
 def test_interventions_leave_the_detector_as_it_was_and_whole_is_its_score(detector, samples):
@@ -224,10 +274,10 @@ def test_a_head_that_ignores_a_path_is_not_moved_by_cutting_it(detector, samples
 
 def test_two_variants_are_swept_through_papermill(tmp_path):
     folder, work = tmp_path / "store", tmp_path / "work"
-    assert sweep(["sdd", "no_cfdl"], [0], "smoke", {"limit": 1}, folder, work, say=lambda _: None) == 2
+    assert sweep(["sdd", "no_cfdl"], [0], "smoke", {"limit": 2}, folder, work, say=lambda _: None) == 2
     store = Store(folder, "smoke", 0)
     facts = store.facts()
     assert set(facts) == {"sdd", "no_cfdl"} and facts["sdd"]["D_s_fake"] > 0 and "D_s_fake" not in facts["no_cfdl"]
     assert set(store.columns()[1]) == {"sdd", "no_cfdl", *(f"sdd:{n}" for n in PATHS)}
     assert (work / "sdd-seed0" / "notebooks" / "variant.ipynb").is_file()
-    assert json.loads(store.json.read_text())["sdd"]["settings"] == settings_of(parameters_of("sdd", 0, "smoke", {"limit": 1}))
+    assert json.loads(store.json.read_text())["sdd"]["settings"] == settings_of(parameters_of("sdd", 0, "smoke", {"limit": 2}))

@@ -87,8 +87,8 @@ def sample_slowly(js: np.ndarray, M: int, interval: str) -> tuple[list[int], lis
     for j in range(M):
         if empty[j]:
             free = [i for i in range(len(js)) if i not in chosen]
-            # the nearest; of two as near the lower; below the target the last of equals, above it the first
-            chosen[j] = min(free, key=lambda i: (abs(js[i] - target[j]), js[i], -i if js[i] <= target[j] else i))
+            # the nearest; of two as near the lower; of equals the first
+            chosen[j] = min(free, key=lambda i: (abs(js[i] - target[j]), js[i], i))
     return chosen, empty
 
 
@@ -168,6 +168,15 @@ def test_the_reference_is_the_same_whatever_the_order_of_adding():
     t = tokens(4000, D=8, scale=30.0)
     sums = {tuple(reference_token(stream(t, n, cuts), "mean", 0).tolist()) for n, cuts in ((1, 1), (13, 3), (4000, 1))}
     assert len(sums) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sampling_leaves_the_tokens_as_they_were_and_keeps_no_chunk_alive(dtype):
+    t = tokens(100).to(dtype)
+    before = t.clone()
+    bank = build_bank(stream(t, 9), 10, "mean")
+    assert torch.equal(t, before)
+    assert bank.f_s.untyped_storage().nbytes() == bank.f_s.nbytes and torch.equal(bank.f_s, t[bank.index].float())
 
 
 def test_random_and_noise_banks_are_what_they_are_called():

@@ -8,7 +8,16 @@ import torch
 from PIL import Image
 
 from sddlib import SDDError
-from sddlib.concepts import cluster_photographs, column_labels, embed, label_photographs
+from sddlib.concepts import (
+    cluster_photographs,
+    column_labels,
+    draw_photographs,
+    embed,
+    label_photographs,
+    shuffled,
+    sides,
+    split_photographs,
+)
 from sddlib.data import Crops, Sample
 from sddlib.features import (
     agreement,
@@ -17,11 +26,8 @@ from sddlib.features import (
     comparable,
     consistency,
     contrast,
-    draw_photographs,
     interval,
-    noise_free,
     products,
-    shuffled,
 )
 from sddlib.figures_features import concept_gallery, forest, polar
 
@@ -60,45 +66,57 @@ def planted(rng, cosine: float, noise: float) -> np.ndarray:
     return F + LABEL[:, None] * directions(cosine)[CONCEPT]
 
 
-def read(F: np.ndarray, weights=ONCE, samples=TWINS):
-    return consistency({"": F}, samples, CONCEPTS, ["gan"], weights)[""]["gan"]
+def read(F: np.ndarray, weights=ONCE, samples=TWINS, **options):
+    return consistency({"": F}, samples, CONCEPTS, ["gan"], weights, **options)[""]
+
+
+def agreed(*arguments, **options) -> np.ndarray:
+    return agreement(read(*arguments, **options), ["gan"])
 
 
 def test_agreement_is_1_for_shifted_copies_whatever_the_content():
     F = planted(np.random.default_rng(0), 1.0, 0.0)
-    assert np.allclose([read(F).plain, read(F).corrected], 1)
+    assert np.allclose([read(F)["gan"].plain, agreed(F)], 1)
+
+
+def test_agreement_is_1_where_only_the_length_of_differences_varies():
+    rng = np.random.default_rng(0)
+    length = dict(zip(CONCEPTS, rng.uniform(0.2, 3, len(CONCEPTS)), strict=True))
+    F = planted(rng, 1.0, 0.0) + np.outer([s.label * length[s.photo] for s in TWINS], np.eye(1, D))
+    assert agreed(F) == pytest.approx(1)
 
 
 def test_agreement_is_minus_1_for_two_concepts_that_move_apart():
     photos = {p: c for p, c in CONCEPTS.items() if c < 2}
     F = LABEL[:, None] * np.where(CONCEPT == 0, 1.0, -1.0)[:, None] * np.eye(1, D)
-    found = consistency({"": F}, TWINS, photos, ["gan"], np.ones((1, len(photos))))[""]["gan"]
-    assert np.allclose([found.plain, found.corrected], -1)
+    found = consistency({"": F}, TWINS, photos, ["gan"], np.ones((1, len(photos))))[""]
+    assert np.allclose([found["gan"].plain, agreement(found, ["gan"])], -1)
 
 
 @pytest.mark.parametrize("cosine", [0.0, 0.5, 1.0])
-def test_corrected_agreement_recovers_a_planted_value_where_the_plain_one_is_too_small(cosine):
-    rng = np.random.default_rng(1)
-    found = [read(planted(rng, cosine, 2.0)) for _ in range(60)]
-    plain, corrected = (np.mean([getattr(r, name) for r in found]) for name in ("plain", "corrected"))
-    assert corrected == pytest.approx(cosine, abs=0.05)
-    assert plain < 0.75 * cosine or cosine == 0
+def test_agreement_recovers_a_planted_value_where_the_plain_cosine_is_too_small(cosine):
+    rng, plain, found = np.random.default_rng(1), [], []
+    for _ in range(60):
+        F = planted(rng, cosine, 2.0)
+        plain.append(read(F)["gan"].plain[0])
+        found.append(agreed(F)[0])
+    assert np.mean(found) == pytest.approx(cosine, abs=0.05)
+    assert np.mean(plain) < 0.75 * cosine or cosine == 0
 
 
-def test_noisier_space_does_not_look_less_consistent_after_the_correction():
+def test_noisier_space_does_not_look_less_consistent():
     rng, weights = np.random.default_rng(2), draw_photographs(CONCEPTS, TWINS, 200, 0)
-    quiet, loud = planted(rng, 0.8, 0.5), planted(rng, 0.8, 2.5)
-    quiet, loud = (read(F, weights) for F in (quiet, loud))
-    assert quiet.plain[0] - loud.plain[0] > 0.2
-    _, low, high = interval(quiet.corrected - loud.corrected)
+    quiet, loud = (read(planted(rng, 0.8, noise), weights) for noise in (0.5, 2.5))
+    assert quiet["gan"].plain[0] - loud["gan"].plain[0] > 0.2
+    _, low, high = interval(agreement(quiet, ["gan"]) - agreement(loud, ["gan"]))
     assert low < 0 < high
 
 
 def test_interval_of_a_difference_covers_the_planted_one():
     rng, weights, hits = np.random.default_rng(3), draw_photographs(CONCEPTS, TWINS, 200, 0), 0
     for _ in range(60):
-        a, b = read(planted(rng, 0.9, 1.0), weights), read(planted(rng, 0.5, 1.0), weights)
-        _, low, high = interval(a.corrected - b.corrected)
+        one, other = (agreed(planted(rng, cosine, 1.0), weights, splits=(50, 2)) for cosine in (0.9, 0.5))
+        _, low, high = interval(one - other)
         hits += low <= 0.4 <= high
     assert hits >= 54
 
@@ -114,7 +132,7 @@ def test_noise_free_length_is_the_mean_product_of_different_photographs():
 
 def test_lengths_are_not_inflated_by_photographs_drawn_twice():
     F = planted(np.random.default_rng(5), 0.5, 3.0)
-    found = read(F, draw_photographs(CONCEPTS, TWINS, 2000, 0))
+    found = read(F, draw_photographs(CONCEPTS, TWINS, 2000, 0))["gan"]
     measured = np.diagonal(found.G, axis1=1, axis2=2)
     assert (measured[1:].mean(0) > 1.2 * measured[0]).all()
     assert np.allclose(found.lengths[1:].mean(0), found.lengths[0], atol=0.15 * measured[0].mean())
@@ -132,7 +150,18 @@ def test_a_draw_is_the_benchmark_in_which_its_photographs_stand_as_often():
                     rows.append(i)
                     samples.append(sample(f"{photo}#{t}", s.path.stem[-1], s.label))
     repeated = consistency({"": F[rows]}, samples, concepts, ["gan"], np.ones((1, len(concepts))))[""]["gan"]
-    assert np.allclose(read(F, weights).G, repeated.G) and np.allclose(read(F, weights).plain, repeated.plain)
+    drawn = read(F, weights)["gan"]
+    assert np.allclose(drawn.G, repeated.G) and np.allclose(drawn.plain, repeated.plain)
+
+
+def test_halves_share_no_photograph_and_take_every_drawn_one():
+    weights, concept = draw_photographs(CONCEPTS, TWINS, 300, 0), np.array(list(CONCEPTS.values()))
+    first = split_photographs(weights, concept, sides(CONCEPTS, TWINS), 0)
+    for c in range(C):
+        drawn, mine = weights[:, concept == c] > 0, first[:, concept == c]
+        one, other = (mine & drawn).sum(1), (~mine & drawn).sum(1)
+        assert (abs(one - other) <= 1).all() and one.min() >= 1 and other.min() >= 1
+    assert 0.4 < (first[weights > 0]).mean() < 0.6 and (first[1] != first[2]).any()
 
 
 def test_bootstrap_keeps_photographs_whole_and_concepts_at_their_size():
@@ -152,7 +181,7 @@ def test_all_spaces_and_generators_see_the_same_draw():
     samples, F = twins(("gan", "vae")), planted(np.random.default_rng(8), 0.5, 1.0)
     F = np.concatenate([F, F[LABEL == 1]])  # vae makes what gan makes
     found = consistency({"a": F, "b": F}, samples, CONCEPTS, ["gan", "vae"], draw_photographs(CONCEPTS, samples, 50, 0))
-    assert np.allclose(found["a"]["gan"].corrected, found["b"]["vae"].corrected)
+    assert np.allclose(agreement(found["a"], ["gan"]), agreement(found["b"], ["vae"]))
 
 
 def test_only_the_same_crops_are_compared():
@@ -160,7 +189,7 @@ def test_only_the_same_crops_are_compared():
     keep = [i for i, s in enumerate(TWINS) if s.label == 0 or s.path.stem.endswith("_0")]  # fakes of crop 0 alone
     both = [i for i, s in enumerate(TWINS) if s.path.stem.endswith("_0")]
     one, other = (read(F[rows], samples=[TWINS[i] for i in rows]) for rows in (keep, both))
-    assert np.allclose(one.G, other.G)
+    assert np.allclose(one["gan"].G, other["gan"].G)
 
 
 def test_without_twins_means_of_reals_and_fakes_are_compared():
@@ -169,7 +198,7 @@ def test_without_twins_means_of_reals_and_fakes_are_compared():
     samples = [sample(f"p{i}", 0, y) for i, y in enumerate(label)]
     concepts = {f"p{i}": i // 200 for i in range(400)}
     concept = np.arange(400) // 200
-    F = rng.normal(size=(400, D)) + label[:, None] * directions(0.5)[concept]
+    F = rng.normal(scale=0.5, size=(400, D)) + label[:, None] * directions(0.5)[concept]
     data = contrast(F, samples, "gan", list(concepts))
     G, lengths = products(data, np.ones((1, 400)), concept)
     d = [F[(concept == c) & (label == 1)].mean(0) - F[(concept == c) & (label == 0)].mean(0) for c in (0, 1)]
@@ -178,7 +207,9 @@ def test_without_twins_means_of_reals_and_fakes_are_compared():
         fakes, reals = (F[(concept == c) & (label == y)] for y in (1, 0))
         apart = [(X @ X.T)[~np.eye(len(X), dtype=bool)].mean() for X in (fakes, reals)]  # pairs of different photographs
         assert lengths[0, c] == pytest.approx(sum(apart) - 2 * fakes.mean(0) @ reals.mean(0))
-    assert (draw_photographs(concepts, samples, 9, 0)[:, label == 1].sum(1) == 200).all()  # fakes are drawn among fakes
+    weights = draw_photographs(concepts, samples, 9, 0)
+    assert (weights[:, label == 1].sum(1) == 200).all()  # fakes are drawn among fakes
+    assert agreement(consistency({"": F}, samples, concepts, ["gan"], weights)[""], ["gan"])[0] == pytest.approx(0.5, abs=0.15)
 
 
 def test_random_concepts_agree_and_keep_their_sizes():
@@ -186,26 +217,27 @@ def test_random_concepts_agree_and_keep_their_sizes():
     concept = np.array(list(CONCEPTS.values()))
     dealt = shuffled(concept, 400, 0)
     assert (np.sort(dealt, 1) == concept).all() and (dealt != concept).any()
-    by_chance = consistency({"": F}, TWINS, CONCEPTS, ["gan"], np.ones((400, len(concept))), dealt)[""]["gan"]
-    mean, p = beside_chance(read(F).corrected[0], by_chance.corrected)
-    assert mean == pytest.approx(1, abs=0.06) and p < 0.01
-    assert np.isnan(beside_chance(np.nan, by_chance.corrected)).all() and np.isnan(beside_chance(1.0, np.full(3, np.nan))).all()
+    by_chance = agreed(F, np.ones(dealt.shape), dealt=dealt, splits=(4, 4))
+    mean, p = beside_chance(agreed(F)[0], by_chance)
+    assert mean == pytest.approx(1, abs=0.03) and p < 0.01
+    assert np.isnan(beside_chance(np.nan, by_chance)).all() and np.isnan(beside_chance(1.0, np.full(3, np.nan))).all()
 
 
 def test_differences_lost_in_noise_have_no_direction_and_no_interval():
-    G = np.eye(2)[None]
-    assert np.isnan(agreement(G, np.array([[-1.0, 1.0]]))[1]).all()
-    assert np.isnan(interval(np.array([0.5, np.nan, np.nan]))[1:]).all()
+    noise = np.random.default_rng(12).normal(size=(len(TWINS), D))
+    found = agreed(noise, draw_photographs(CONCEPTS, TWINS, 100, 0))
+    assert np.isnan(found[0]) and np.isnan(interval(found)).all()
+    assert np.isnan(interval(np.r_[0.5, np.full(10, np.nan), np.ones(90)])[1:]).all()
+    assert interval(np.r_[0.5, np.nan, np.ones(99)]) == (0.5, 1, 1)
     with pytest.raises(SDDError, match="one concept"):
-        agreement(np.ones((1, 1, 1)), np.ones((1, 1)))
+        consistency({"": noise}, TWINS, dict.fromkeys(CONCEPTS, 0), ["gan"], ONCE)
 
 
 def test_omega_is_measured_against_the_other_concepts_only():
-    omega, length = angles(np.diag([1.0, 4.0, 9.0]))
-    assert np.allclose(np.degrees(omega), 90) and np.allclose(length, [1, 2, 3])
-    assert np.allclose(angles(np.ones((3, 3)))[0], 0, atol=1e-6)
-    noisy = read(planted(np.random.default_rng(12), 0.9, 2.0))
-    assert np.nanmean(noise_free(noisy)[0]) < angles(noisy.G[0])[0].mean()  # noise opens the angles
+    assert np.allclose(np.degrees(angles(np.diag([1.0, 4.0, 9.0])[None])), 90)
+    assert np.allclose(angles(np.ones((1, 3, 3))), 0, atol=1e-6)
+    directions = np.array([[1.0, 0], [1, 0], [0, 2]])
+    assert np.allclose(np.degrees(angles((directions @ directions.T)[None])), [[np.degrees(np.arctan(2))] * 2 + [90]])
 
 
 @pytest.mark.parametrize("how", ["standard", "whitened", "none"])
@@ -213,7 +245,7 @@ def test_spaces_become_comparable(how):
     F = planted(np.random.default_rng(13), 0.5, 1.0)
     same = comparable(F, LABEL == 0, how)
     assert same[LABEL == 0].var(0).sum() == pytest.approx(1)
-    assert np.allclose(read(comparable(7 * F + 3, LABEL == 0, how)).G, read(same).G)
+    assert np.allclose(read(comparable(7 * F + 3, LABEL == 0, how))["gan"].G, read(same)["gan"].G)
     if how == "standard":  # neither units of features nor dead ones matter
         scaled = np.hstack([F * np.geomspace(0.01, 100, D), np.ones((len(F), 1))])
         assert np.allclose(comparable(scaled, LABEL == 0), same)
@@ -260,12 +292,16 @@ def test_figures_show_what_they_return(tmp_path):
     F = np.concatenate([F, 1.5 * F[LABEL == 1] - 0.5 * F[LABEL == 0]])  # vae moves half as far again
     spaces = {"CNN": F, "CLIP": F + rng.normal(scale=0.1, size=F.shape)}
     found = consistency(spaces, samples, CONCEPTS, ["gan", "vae"], draw_photographs(CONCEPTS, samples, 50, 0))
-    fig, data = polar(found, {"seen": ["gan"], "unseen": ["vae"]})
+    dealt = shuffled(np.array(list(CONCEPTS.values())), 20, 0)
+    chance = consistency(spaces, samples, CONCEPTS, ["gan", "vae"], np.ones(dealt.shape), dealt)
+    fig, data = polar(found, chance, {"seen": ["gan"], "unseen": ["vae"]})
     points = {tuple(line.get_xydata()[0].round(9)) for ax in fig.axes for line in ax.lines if len(line.get_xdata()) == 1}
-    assert points == {tuple(np.round(p, 9)) for pair in data.values() for p in zip(*pair, strict=True)}
+    wanted = [(space, g) for space in spaces for g in ("gan", "vae")]
+    assert points == {tuple(np.round(p, 9)) for key in wanted for p in zip(*data[key], strict=True)}
+    assert data["CNN", "seen"] == np.percentile(angles(chance["CNN"]["gan"].G), 95)
     fig, data = forest(found, {"gan"}, len(CONCEPTS))
-    wanted = interval(found["CNN"]["vae"].corrected - found["CLIP"]["vae"].corrected)
-    assert data["vae", "difference"] == data["mean of unseen", "difference"] == wanted
+    wanted = interval(agreement(found["CNN"], ["vae"]) - agreement(found["CLIP"], ["vae"]))
+    assert data["vae", "difference"] == data["all unseen", "difference"] == wanted
     photos = [Sample(tmp_path / f"{p}.png", 0, "camera", "camera", "test", p) for p in CONCEPTS]
     for s in photos:
         Image.new("RGB", (8, 8)).save(s.path)

@@ -12,6 +12,7 @@ from sddlib.losses import reconstruction_loss
 from sddlib.presets import get_preset
 from sddlib.reconstruction import Reconstruction
 from sddlib.release import ReleaseEnhancement, SoftTriple
+from sddlib.train import TRAINING, parameter_groups
 from sddlib.weights import TINY, load_backbone
 
 D, SIZE = TINY["vision_cfg"]["width"], 64
@@ -20,7 +21,7 @@ Y = torch.tensor([0, 1, 0, 1, 1, 0])
 
 
 # Nothing that release detaches learns, nor does a norm whose output only detached attentions read: R1 is keys and values alone
-STUCK = ("mha1", "mha2", "mha3", "mha4", "ln_bank", "ln_tokens", "ln1")
+STUCK = ("mha1", "mha2", "mha3", "mha4", "ln_bank", "ln1")
 
 
 def make(**changes) -> Detector:
@@ -60,16 +61,16 @@ def test_paper_adapts_1179648_values_and_release_2359296_which_are_98304_a_block
     assert set(large["release"].backbone.lora_layers()) == adapted
 
 
-def test_release_reconstruction_and_enhancer_have_47639363_values_of_which_35687936_get_no_gradient(large):
+def test_release_reconstruction_and_enhancer_have_47639363_values_of_which_35685888_get_no_gradient(large):
     m = large["release"]
     mha = 4 * 1024 * 2176 + 3 * 2176 + 1024  # q, k, v and out with their biases
-    stuck = 4 * mha + 3 * 2 * 1024  # the attentions, and the LayerNorms that only they read: of f_s, of V_H, and R1's
+    stuck = 4 * mha + 2 * 2 * 1024  # the attentions, and the LayerNorms that only they read: that of f_s and R1's
     convs = (3 * 9 + 1) * 128 + (128 * 9 + 1) * 64 + 64 * 9 + 1
     deconvs = 1024 * 81 * 128 + 128 + 1024 * 16 * 64 + 64
     norms = 2 * (128 + 64 + 1) + 2 * (128 + 64)
-    assert stuck == 35_687_936
+    assert stuck == 35_685_888
     assert stuck == sum(count(getattr(m.reconstruction, n)) for n in STUCK)
-    assert count(m.reconstruction) == stuck + 3 * 2 * 1024
+    assert count(m.reconstruction) == stuck + 4 * 2 * 1024
     assert count(m.enhancement) == convs + deconvs + norms + (28 * 28 + 1) * 256
     assert count(m.reconstruction) + count(m.enhancement) == 47_639_363
     assert m.backbone.N + 1 == 257 and m.preset.M == 5000
@@ -143,8 +144,9 @@ def test_release_reconstruction_is_its_description_written_out():
         )[0]
         return heads.transpose(0, 1) @ a.out.weight.T + a.out.bias
 
-    R1 = ln(m.ln1, mha(m.mha1, ln(m.ln_bank, f_s).expand(3, 7, 12), ln(m.ln_tokens, V_H)))
-    R2 = ln(m.ln2, mha(m.mha2, V_H, R1) + V_H)
+    V = ln(m.ln_tokens, V_H)
+    R1 = ln(m.ln1, mha(m.mha1, ln(m.ln_bank, f_s).expand(3, 7, 12), V))
+    R2 = ln(m.ln2, mha(m.mha2, V, R1) + V)
     R3 = ln(m.ln3, mha(m.mha3, R2, R2) + R2)
     Re = ln(m.ln4, mha(m.mha4, R3, R1) + R3)
     torch.testing.assert_close(m(V_H, f_s), Re, atol=1e-5, rtol=1e-5)
@@ -177,11 +179,10 @@ def test_soft_triple_is_its_formula_worked_by_hand():
     torch.manual_seed(0)
     m, x = SoftTriple(3, K=2), torch.randn(4, 3)
     y, expected = torch.tensor([0, 1, 1, 0]), 0.0
-    unit = x / x.norm(dim=1, keepdim=True)
     for i in range(4):
         S = []
         for c in range(2):
-            s = torch.stack([unit[i] @ w for w in m.centres[c]])
+            s = torch.stack([x[i] @ w for w in m.centres[c]])
             q = (s / 0.1).exp() / (s / 0.1).exp().sum()
             S.append((q * s).sum())
         own = int(y[i])
@@ -268,6 +269,8 @@ def test_gradient_flow_tells_what_learns_in_each_preset():
     assert all(paper.values()) and {"LoRA", "reconstruction.mha1", "enhancement.stages", "head"} <= set(paper)
     assert {m.removeprefix("reconstruction.") for m, learns in release.items() if not learns} == set(STUCK)
     assert gradient_flow(get_preset("release", detach_attention=False))["reconstruction.mha1"]
+    for variant in ({"bank": "none"}, {"reconstruction": "printed"}):
+        assert all(gradient_flow(get_preset("paper", **variant)).values())
 
 
 def test_module_sizes_are_those_of_the_whole(large):
@@ -275,3 +278,29 @@ def test_module_sizes_are_those_of_the_whole(large):
         sizes = module_sizes(get_preset(name))
         assert sum(sizes.values()) == count(model, trained=True)
         assert sizes["LoRA"] == {"paper": 1_179_648, "release": 2_359_296}[name]
+
+
+@pytest.mark.parametrize("fields, said", [
+    ({"width": 100}, "width 100 cannot be split over 6 heads"),
+    ({"reconstruction": "none", "enhancement": "none"}, "leaves LoRA-CLIP with a linear head"),
+    ({"enhancement": "release", "reconstruction": "none"}, "is always guided"),
+    ({"enhancement": "release", "channels": [8, 8]}, "enhancement are three"),
+    ({"reconstruction": "printed", "residual": "bank"}, "has no residual"),
+    ({"reconstruction": "printed", "tokens": "all"}, "rebuilds patches"),
+    ({"reconstruction": "release"}, "has residual tokens"),
+    ({"bank": "none", "residual": "bank"}, "no tokens that residual bank could add"),
+])  # fmt: skip
+def test_combinations_that_cannot_be_are_refused_when_they_are_named(fields, said):
+    with pytest.raises(SDDError, match=said):
+        get_preset("paper", **fields)
+
+
+def test_release_attention_starts_from_xavier_weights_and_zero_biases():
+    m = Reconstruction(64, 128, 4, form="release")
+    for layer in (m.mha1.q, m.mha3.out):
+        assert layer.weight.abs().max() <= (6 / (64 + 128)) ** 0.5 and not layer.bias.any()
+        assert layer.weight.std().item() == pytest.approx((2 / (64 + 128)) ** 0.5, rel=0.05)
+
+
+def test_release_decays_every_parameter():
+    assert {g["weight_decay"] for g in parameter_groups(make(), TRAINING["release"])} == {5e-4}
