@@ -34,7 +34,12 @@ def concept_gallery(samples: list[Sample], concepts: dict[str, int], columns: in
     return fig, members
 
 
-def polar(readings: dict[str, dict[str, Reading]], chance: dict[str, dict[str, Reading]], rows: dict[str, list[str]]):
+def polar(
+    readings: dict[str, dict[str, Reading]],
+    chance: dict[str, dict[str, Reading]],
+    rows: dict[str, list[str]],
+    photographs: int,
+):
     """Every concept's difference as a point: angle omega to the others' sum, radius its length in spreads of the reals.
 
     readings, chance: space -> generator -> Reading, with the true concepts (the estimate is drawn) and with random ones (grey:
@@ -54,7 +59,8 @@ def polar(readings: dict[str, dict[str, Reading]], chance: dict[str, dict[str, R
                     ax.plot(omega, radius, MARKERS[c % 8], color=CONCEPTS[c % 8], ms=6 if len(generators) == 1 else 4, mew=0)
             if top > 1:
                 ax.plot(np.linspace(0, np.pi, 100), np.ones(100), color=REAL, lw=1)
-            ax.set(thetamin=0, thetamax=180, ylim=(0, top), title=f"{space}: {title}")
+            ax.set(thetamin=0, thetamax=180, ylim=(0, top))
+            ax.set_title(f"{space}: {title}", fontsize=9)
             ax.set_thetagrids(range(0, 181, 30), [f"{a}°\n{np.cos(np.radians(a)):+.2f}" for a in range(0, 181, 30)], fontsize=7)
             ax.yaxis.set_major_locator(plt.MaxNLocator(3))
             ax.tick_params("y", labelsize=7)
@@ -66,7 +72,8 @@ def polar(readings: dict[str, dict[str, Reading]], chance: dict[str, dict[str, R
     handles += [plt.Rectangle((0, 0), 1, 1, color=NEUTRAL, alpha=0.25, lw=0, label="95 % of random concepts")]
     handles += [plt.Line2D([], [], color=REAL, lw=1, label="spread of the reals")]
     fig.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
-    fig.suptitle("angle: ω to the other concepts' difference and cos ω; radius: length in spreads of the reals", fontsize=9)
+    what = "angle: ω to the other concepts' difference and cos ω; radius: length in spreads of the reals"
+    fig.suptitle(f"{what}; N = {photographs} photographs", fontsize=9)
     return fig, data
 
 
@@ -95,7 +102,7 @@ def forest(readings: dict[str, dict[str, Reading]], seen: set[str], photographs:
     left.invert_yaxis()
     left.set(xlabel="direction agreement: cosine between / within concepts", title="1: the same direction in all concepts")
     right.set(xlabel="difference of agreements", title=f"{first} - {second}")
-    left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
+    left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.11), ncols=3)
     fig.suptitle(
         f"bars: 95 % intervals over {photographs} photographs, drawn within concepts; no bar: lost in noise in too many draws",
         fontsize=9,

@@ -294,7 +294,7 @@ def test_figures_show_what_they_return(tmp_path):
     found = consistency(spaces, samples, CONCEPTS, ["gan", "vae"], draw_photographs(CONCEPTS, samples, 50, 0))
     dealt = shuffled(np.array(list(CONCEPTS.values())), 20, 0)
     chance = consistency(spaces, samples, CONCEPTS, ["gan", "vae"], np.ones(dealt.shape), dealt)
-    fig, data = polar(found, chance, {"seen": ["gan"], "unseen": ["vae"]})
+    fig, data = polar(found, chance, {"seen": ["gan"], "unseen": ["vae"]}, len(CONCEPTS))
     points = {tuple(line.get_xydata()[0].round(9)) for ax in fig.axes for line in ax.lines if len(line.get_xdata()) == 1}
     wanted = [(space, g) for space in spaces for g in ("gan", "vae")]
     assert points == {tuple(np.round(p, 9)) for key in wanted for p in zip(*data[key], strict=True)}

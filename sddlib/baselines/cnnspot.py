@@ -3,7 +3,7 @@
 Wang et al. start from a ResNet-50 trained on ImageNet and train it on 720,000 images; here it is torchvision's ResNet-18 from
 random weights, as wide as time allows, on the same few crops as every other method. Its stem is another one: 3x3, stride 2, no
 max-pooling (as Gragnaniello et al., ICME 2021, keep resolution for traces a few pixels wide), filters that start without
-a mean. With torchvision's own stem, validation on the mini benchmark hardly left chance.
+a mean. With torchvision's own stem it stayed worse on the mini benchmark's validation split (AUROC 0.73 against 0.79 or more).
 """
 
 from typing import NamedTuple
