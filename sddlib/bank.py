@@ -1,6 +1,7 @@
 """Semantic tokens sampling (STS): M tokens of real images, spread evenly by Jensen-Shannon divergence (Eq. 1-2)."""
 
 import math
+from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -123,18 +124,23 @@ def token_sum(share: Share) -> tuple[Tensor | None, int]:
 
 
 def divergences(share: Share, reference: Tensor) -> np.ndarray:
-    """JS of every token of a share to the reference: (n,), one float a token."""
-    found = [js_divergence(chunk, reference.to(chunk.device)).cpu().numpy() for chunk in share()]
-    return np.concatenate(found) if found else np.empty(0, np.float32)
-
-
-def gather(share: Share, wanted: np.ndarray) -> list[np.ndarray]:
-    """The tokens at rising positions `wanted` of a share, as parts (n, D) that follow one another."""
-    found, start = [], 0
+    """JS of every token of a share to the reference: (n,) float32."""
+    # One growing block: an array a chunk, kept between chunks that come and go, would leave the memory of those in pieces.
+    found = array("f")
     for chunk in share():
-        here = wanted[(wanted >= start) & (wanted < start + len(chunk))]
-        if len(here):  # a copy: a view would keep its whole chunk in memory
-            found.append(chunk[torch.from_numpy(here - start)].float().cpu().numpy())
+        found.frombytes(js_divergence(chunk, reference.to(chunk.device)).float().cpu().numpy().tobytes())
+    return np.frombuffer(found, np.float32)
+
+
+def gather(share: Share, wanted: np.ndarray) -> np.ndarray:
+    """The tokens at rising positions `wanted` of a share: (n, D)."""
+    found, start = np.empty((0, 0), np.float32), 0
+    for chunk in share():
+        if not found.size:  # one block for all, for the same reason as above
+            found = np.empty((len(wanted), chunk.shape[1]), np.float32)
+        mine = np.flatnonzero((wanted >= start) & (wanted < start + len(chunk)))
+        if len(mine):
+            found[mine] = chunk[torch.from_numpy(wanted[mine] - start)].float().cpu().numpy()
         start += len(chunk)
     return found
 
@@ -161,7 +167,7 @@ def _gather_all(shares: list[Share], counts: list[int], index: np.ndarray, run: 
     order, starts = np.argsort(index, kind="stable"), np.cumsum([0, *counts])
     rising = index[order]
     wanted = [rising[(rising >= a) & (rising < b)] - a for a, b in zip(starts, starts[1:], strict=False)]
-    found = np.concatenate([part for parts in run(gather, shares, wanted) for part in parts])
+    found = np.concatenate([part for part in run(gather, shares, wanted) if part.size])
     return torch.from_numpy(found[np.argsort(order)])
 
 

@@ -42,7 +42,6 @@ def made_up(tokens: int, D: int) -> Iterator[Tensor]:
 
 def stream_memory(tokens: int, D: int, M: int) -> float:
     """MiB that sampling a bank from a stream adds to the interpreter and its libraries. For a process of its own."""
-    build_bank([partial(made_up, CHUNK, D)], 4)  # threads and buffers that any use makes
     before = peak_rss_mb()
     build_bank([partial(made_up, tokens, D)], M)
     return peak_rss_mb() - before

@@ -22,6 +22,14 @@ def weighted_ap(y: np.ndarray, s: np.ndarray, w: np.ndarray) -> np.ndarray:
     return np.divide((gained * precision).sum(1), found, out=np.full(len(found), np.nan), where=found > 0)
 
 
+def photograph_draws(count: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """(draws + 1, count) weights of photographs drawn with replacement; row 0 takes every one once and gives the estimate."""
+    weights = np.ones((draws + 1, count))
+    for d in range(1, draws + 1):
+        weights[d] = np.bincount(rng.integers(count, size=count), minlength=count)
+    return weights
+
+
 def bootstrap(runs: list[dict[str, list[dict]]], draws: int = 1000, seed: int = 0, split: str = "test") -> dict:
     """95 % intervals of the mean AP over unseen generators, for each method and each difference of two.
 
@@ -37,9 +45,7 @@ def bootstrap(runs: list[dict[str, list[dict]]], draws: int = 1000, seed: int = 
         raise SDDError(f"the {split} split holds no fakes of an unseen generator; check the manifest's split and generator")
     photos = sorted({r["photo"] for rows in by_generator(runs[0][methods[0]], split).values() for r in rows})
     where = {p: i for i, p in enumerate(photos)}
-    weights = np.ones((draws + 1, len(photos)))  # row 0: every photograph once, the estimate
-    for d in range(1, draws + 1):
-        weights[d] = np.bincount(rng.integers(len(photos), size=len(photos)), minlength=len(photos))
+    weights = photograph_draws(len(photos), draws, rng)
     chosen = rng.integers(len(runs), size=(draws + 1, len(runs)))
     chosen[0] = np.arange(len(runs))
     samples = {}

@@ -36,6 +36,7 @@ def interventions(model: Detector, samples: list[Sample], batch: int = 32, seed:
     """
     model.eval()
     device, size, kept = next(model.parameters()).device, model.backbone.image_size, []
+    # a partner is encoded for itself: keeping the maps of all images would take memory that grows with their number
     others = DataLoader(Crops(partners(samples, seed), size, train=False), batch)
     for (x, y, _), (other, _, _) in zip(DataLoader(Crops(samples, size, train=False), batch), others, strict=True):
         x = x.to(device)

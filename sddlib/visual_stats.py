@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from . import SDDError
 from .evaluate import by_generator, seen_generators
+from .intervals import photograph_draws
 
 VERDICTS = {(0, False): "passed", (0, True): "FALSE ALARM", (1, False): "MISSED", (1, True): "found"}  # (label, called fake)
 
@@ -83,10 +84,8 @@ def auroc_intervals(rows: list[dict], values: dict[str, float], draws: int, seed
     """
     groups = {g: [r for r in part if r["path"] in values] for g, part in by_generator(rows).items()}
     photos = sorted({r["photo"] for part in groups.values() for r in part})
-    where, rng = {p: i for i, p in enumerate(photos)}, np.random.default_rng(seed)
-    weights = np.ones((draws + 1, len(photos)))  # row 0: every photograph once, the estimate
-    for d in range(1, draws + 1):
-        weights[d] = np.bincount(rng.integers(len(photos), size=len(photos)), minlength=len(photos))
+    where = {p: i for i, p in enumerate(photos)}
+    weights = photograph_draws(len(photos), draws, np.random.default_rng(seed))
     found = {}
     for g, part in groups.items():
         y, v = np.array([r["label"] for r in part]), np.array([values[r["path"]] for r in part])

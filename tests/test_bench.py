@@ -1,13 +1,15 @@
 """The bench times what it says: a step that trains LoRA whatever was scored before, and scoring that trains nothing."""
 
 import re
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import torch
 
 from sddlib import bench
 from sddlib.backbone import Backbone
 from sddlib.baselines.lora import LoraLinear
-from sddlib.bench_bank import CHUNK, made_up
+from sddlib.bench_bank import CHUNK, made_up, stream_memory
 from sddlib.presets import get_preset
 from sddlib.train import trainable
 from sddlib.weights import load_backbone
@@ -33,6 +35,12 @@ def test_bench_prints_both_ratios(capsys):
     assert re.search(r"SDD scoring / bare encoder: \d+\.\d\d", said)
     assert re.search(r"JS \+ sampling [\d,]+ tokens/s / scipy, a call a token, [\d,]+: \d+\.\d", said)
     assert re.search(r"20,000 tokens streamed: \d+ MiB above the interpreter", said)
+
+
+def test_memory_of_a_stream_does_not_grow_with_its_chunks():
+    """1.6 GB of tokens go by; the M chosen sit in nearly every chunk, and none of these may stay."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        assert pool.submit(stream_memory, 400_000, 1024, 256).result() < 500
 
 
 def test_the_stream_has_as_many_tokens_as_it_says_and_no_two_chunks_alike():

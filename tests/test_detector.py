@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from models import enliven
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -26,19 +27,12 @@ KINDS = [Detector, LoraLinear, LinearProbe]
 
 
 def make(kind=Detector, size: int = SIZE, seed: int = 0, **changes):
-    """A detector whose every part says something: LoRA is off the identity, BN statistics are not 0 and 1."""
+    """A detector in eval mode whose every part says something."""
     torch.manual_seed(seed)
     preset = get_preset("paper", **{**SMALL, **changes})
     backbone = Backbone(load_backbone("tiny", "random"), size, preset.norm)
     model = kind.build(backbone, preset, {"f_s": torch.randn(preset.M, D)})
-    with torch.no_grad():
-        for layer in backbone.lora_layers().values():
-            layer.lora_B["default"].weight.normal_(0, 0.05)
-        for m in model.modules():
-            if isinstance(m, torch.nn.BatchNorm2d):
-                m.running_mean.normal_(0, 0.1)
-                m.running_var.uniform_(0.5, 1.5)
-    return model.eval()
+    return enliven(model).eval()
 
 
 def images(n: int = 6, size: int = SIZE, seed: int = 1) -> torch.Tensor:

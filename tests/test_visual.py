@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from models import enliven
 from sklearn.metrics import roc_auc_score
 
 from sddlib import SDDError, figures_visual, recipes, visual, visual_stats
@@ -24,14 +25,7 @@ def make(name: str = "paper", **changes) -> Detector:
     torch.manual_seed(0)
     preset = get_preset(name, **{**SMALL, **changes})
     backbone = Backbone(load_backbone("tiny", "random"), SIZE, preset.norm)
-    model = Detector(backbone, torch.randn(preset.M, D), preset)
-    with torch.no_grad():
-        for layer in backbone.lora_layers().values():
-            layer.lora_B["default"].weight.normal_(0, 0.05)
-        for m in model.modules():
-            if isinstance(m, torch.nn.BatchNorm2d):
-                m.running_mean.normal_(0, 0.1)
-                m.running_var.uniform_(0.5, 1.5)
+    model = enliven(Detector(backbone, torch.randn(preset.M, D), preset))
     backbone.merge_lora()
     return model.eval()
 
