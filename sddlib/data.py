@@ -24,7 +24,9 @@ MEAN, STD = (torch.tensor(t).view(3, 1, 1) for t in (OPENAI_DATASET_MEAN, OPENAI
 
 @dataclass(frozen=True)
 class Sample:
-    """One image of a benchmark. label: 1 = fake. photo: the photograph it shows, the unit of splits and bootstraps."""
+    """One image of a benchmark. label: 1 = fake. photo: the photograph it shows, the unit of splits and bootstraps.
+    generator: of a fake, what made it; of a real, the generators it stands against joined by "+", or a name that is none of
+    theirs (camera), and then it stands against all."""
 
     path: Path
     label: int

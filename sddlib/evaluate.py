@@ -139,10 +139,16 @@ def metrics(y: np.ndarray, s: np.ndarray, threshold: float) -> dict[str, float]:
 
 
 def by_generator(rows: list[dict], split: str = "test") -> dict[str, list[dict]]:
-    """For each generator of the split, in file order: its fakes with all reals of the split (dev's are validation's)."""
-    reals = [r for r in rows if r["label"] == 0 and r["split"] == ("val" if split == "dev" else split)]
+    """For each generator of the split, in file order: its fakes with the reals they stand against (dev's are validation's).
+
+    A real whose own `generator` names generators of the split, joined by "+", belongs to these alone, as the benchmarks with
+    separate sets have it; one that names none of them (a camera) stands against every generator.
+    """
     names = dict.fromkeys(r["generator"] for r in rows if r["label"] == 1 and r["split"] == split)
-    return {g: reals + [r for r in rows if r["generator"] == g and r["split"] == split] for g in names}
+    reals = [r for r in rows if r["label"] == 0 and r["split"] == ("val" if split == "dev" else split)]
+    own = [names.keys() & r["generator"].split("+") for r in reals]
+    groups = {g: [r for r, o in zip(reals, own, strict=True) if not o or g in o] for g in names}
+    return {g: groups[g] + [r for r in rows if r["generator"] == g and r["label"] == 1 and r["split"] == split] for g in names}
 
 
 def seen_generators(rows: list[dict]) -> set[str]:
@@ -160,7 +166,7 @@ def table(rows: list[dict], split: str = "test") -> tuple[list[dict], dict[str, 
     seen = seen_generators(rows)
     lines = []
     for name, group in by_generator(rows, split).items():
-        family = next(r["family"] for r in group if r["generator"] == name)
+        family = next(r["family"] for r in group if r["label"] == 1)
         facts = {"generator": name, "family": family, "seen": name in seen}
         lines.append({**facts, **metrics(*arrays(group), threshold)})
     unseen = [line for line in lines if not line["seen"]]

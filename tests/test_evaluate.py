@@ -208,6 +208,18 @@ def test_each_generators_fakes_stand_against_all_reals_of_the_split():
         assert group == pick(r, split="test", label=0) + pick(r, split="test", generator=g)
 
 
+def test_reals_that_name_generators_belong_to_these_sets_alone():
+    """UnivFD's layout: a set with its own reals, a folder that two sets share, and reals of no set for the rest."""
+    r = rows()
+    own, shared, free = (
+        [{**x, "path": f"{g}/{x['path']}", "generator": g} for x in pick(r, split="test", label=0)] for g in "abc"
+    )
+    own, shared = ([{**x, "generator": g} for x in part] for part, g in ((own, "gan"), (shared, "vae+diffusion")))
+    groups = by_generator(own + shared + free + pick(r, split="test", label=1))
+    for g, mine in (("gan", own), ("vae", shared), ("diffusion", shared)):
+        assert groups[g] == mine + free + pick(r, split="test", label=1, generator=g)
+
+
 def test_dev_fakes_stand_against_validations_reals():
     r = rows()
     r += [{**x, "split": "dev", "generator": "flow"} for x in pick(r, split="val", label=1)]
