@@ -54,7 +54,8 @@ def leaks_table(report: Report) -> str:
         body.append([split, name, found["n_real"], found["n_fake"], *("-" if found[k] is None else found[k] for k in NAMES)])
         known = {k: found[k] for k in NAMES if found[k] is not None}
         telling = {k: f"{k} {a:.2f}" for k, a in known.items() if a > warn_above(found["n_real"], found["n_fake"])}
-        if telling.keys() - {"bytes/pixel", "combined"}:
+        by_bytes = "bytes/pixel" in telling and telling.keys() <= {"bytes/pixel", "combined"}
+        if telling and not by_bytes:
             warnings.append(f"warning: {split} {name}: the file alone tells real from fake ({', '.join(telling.values())})")
         elif telling:
             by_size.append(f"{split} {name} {known['bytes/pixel']:.2f}")

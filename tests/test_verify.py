@@ -20,6 +20,7 @@ from sddlib import verify as verify_module
 from sddlib.benchmarks import PROGAN_4, SYNRIS, UNIVFD
 from sddlib.data import decode
 from sddlib.filefacts import TABLES, file_facts, inspect_files, jpeg_quality, misnamed
+from sddlib.layouts import Listing
 from sddlib.leaks import NAMES, by_name, by_number, leaks, warn_above
 from sddlib.verify import verify
 
@@ -400,6 +401,17 @@ def test_a_set_that_its_files_tell_apart_is_warned_of_by_name_and_the_exit_code_
     assert warnings[0].startswith("warning: test leaky: the file alone tells real from fake (format 1.00")
     (row,) = (line for line in text.splitlines() if line.startswith("test   leaky  real"))
     assert "JPEG" in row and row.endswith("80-85.5-91")
+
+
+def test_compressed_size_is_warned_of_apart_and_what_only_all_together_tells_is_not_laid_to_it():
+    alike = dict.fromkeys(NAMES, 0.5) | {"n_real": 1000, "n_fake": 1000}
+    report = verify_module.Report("root", "folder", Listing(), [])
+    report.leaks = {("test", "a"): alike | {"bytes/pixel": 0.7, "combined": 0.7}, ("test", "b"): alike | {"combined": 0.9}}
+    warnings = [line for line in verify_report.leaks_table(report).splitlines() if line.startswith("warning")]
+    assert warnings == [
+        "warning: test b: the file alone tells real from fake (combined 0.90)",
+        "warning: compressed size alone tells real from fake, as smooth pictures do: test a 0.70",
+    ]
 
 
 def test_each_set_is_judged_with_its_own_reals(copy):
