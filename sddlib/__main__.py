@@ -22,16 +22,12 @@ def env(args) -> int:
 
 def run(args, names: list[str] | None = None) -> int:
     """Run notebooks in order with a profile; print the table, and where notebooks, figures and scores lie."""
-    from .profiles import all_parameters, check_overrides, parse_overrides, resolve
+    from .profiles import all_parameters, resolve
     from .runner import run_notebooks
     from .runs import new_run_dir, shown
 
-    chosen, overrides = resolve(names or args.notebooks), parse_overrides(args.p)
-    if args.seed is not None:
-        if overrides.get("seed", args.seed) != args.seed:
-            raise SDDError(f"--seed {args.seed} and -p seed={overrides['seed']} disagree; give one")
-        overrides["seed"] = args.seed
-    check_overrides(overrides, chosen)
+    chosen = resolve(names or args.notebooks)
+    overrides = given_overrides(args, chosen)
     for name in chosen:  # everything is refused before a folder is made
         all_parameters(args.profile, name, overrides)
     folder = Path(args.run_dir).resolve() if args.run_dir else new_run_dir(args.profile)
@@ -50,8 +46,31 @@ def run(args, names: list[str] | None = None) -> int:
 
 
 def train(args) -> int:
-    """Build the token bank and train SDD and both baselines: notebooks 02 and 03."""
-    return run(args, ["02", "03"])
+    """Build the token bank and train SDD and both baselines: notebooks 02 and 03. Under `accelerate launch` or
+    `torchrun` the steps are shared among many GPUs, machines or CPU processes."""
+    from .parallel import join, rank
+
+    if join()[1] == 1:
+        return run(args, ["02", "03"])
+    from .launch import train_together
+
+    folder = train_together(args.profile, given_overrides(args, ["02_token_bank", "03_train"]), args.run_dir)
+    if rank() == 0:
+        print(f"checkpoints: {folder / 'checkpoints'}")
+    return 0
+
+
+def given_overrides(args, notebooks: list[str]) -> dict:
+    """What -p and --seed set, checked against these notebooks."""
+    from .profiles import check_overrides, parse_overrides
+
+    overrides = parse_overrides(args.p)
+    if args.seed is not None:
+        if overrides.get("seed", args.seed) != args.seed:
+            raise SDDError(f"--seed {args.seed} and -p seed={overrides['seed']} disagree; give one")
+        overrides["seed"] = args.seed
+    check_overrides(overrides, notebooks)
+    return overrides
 
 
 def score(args) -> int:

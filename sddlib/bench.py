@@ -11,8 +11,10 @@ from . import SDDError, bench_bank
 from .backbone import Backbone
 from .baselines.lora import LoraLinear
 from .detector import Detector
+from .optim import trainable
+from .parallel import pick_device
 from .presets import get_preset
-from .train import pick_device, seed_everything, trainable
+from .train import seed_everything
 from .weights import load_backbone
 
 

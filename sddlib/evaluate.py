@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from . import SDDError
 from .data import Sample, open_image, read_csv, to_input
-from .train import pick_device, progress
+from .parallel import pick_device
+from .train import progress
 
 COLUMNS = "path label generator family split photo score width height format error".split()
 

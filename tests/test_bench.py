@@ -10,8 +10,8 @@ from sddlib import bench
 from sddlib.backbone import Backbone
 from sddlib.baselines.lora import LoraLinear
 from sddlib.bench_bank import CHUNK, made_up, stream_memory
+from sddlib.optim import trainable
 from sddlib.presets import get_preset
-from sddlib.train import trainable
 from sddlib.weights import load_backbone
 
 
