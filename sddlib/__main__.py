@@ -1,4 +1,7 @@
-"""python -m sddlib: env, run, train, score, seeds, ablate, figures, bench. A mistake is one line on stderr and exit code 2."""
+"""python -m sddlib: env, run, train, score, seeds, ablate, figures, verify, bench.
+
+A mistake is one line on stderr and exit code 2.
+"""
 
 import argparse
 import logging
@@ -124,6 +127,17 @@ def figures(args) -> int:
     return 0
 
 
+def verify(args) -> int:
+    """Count and decode every file of a benchmark, and say what is missing, broken, doubled or given away by the files alone.
+
+    Exit code 0: whole; 1: a set is missing or has another number of files than published (its results would not be comparable),
+    or a file is empty, undecodable or mislabelled; 2: a mistake in the call. Duplicates and leaks are warnings.
+    """
+    from .verify_report import verify_command
+
+    return verify_command(args.root, args.layout, args.classes, args.splits, args.workers, args.csv)
+
+
 def bench(args) -> int:
     """Print what a training step and scoring cost beside the bare encoder, as ratios (its own --help tells more)."""
     from .bench import main as bench_main
@@ -178,6 +192,13 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("names", nargs="*", metavar="NAME", help="figures to copy (default: all of the run)")
     sub.add_argument("--run", metavar="DIR", help="run folder (default: runs/latest)")
     sub.add_argument("--to", metavar="DIR", help="target folder (default: figures/)")
+    sub = add("verify", verify)
+    sub.add_argument("root", metavar="ROOT", help="the benchmark's folder, or its manifest CSV")
+    sub.add_argument("--layout", required=True, metavar="NAME", help="manifest, univfd, synris or folder")
+    sub.add_argument("--splits", nargs="+", metavar="SPLIT", help="only these of train, val, dev, test (default: all)")
+    sub.add_argument("--classes", nargs="+", metavar="CLASS", help="univfd: only these class folders of train and val")
+    sub.add_argument("--workers", type=int, metavar="N", help="processes that decode (default: one for each core)")
+    sub.add_argument("--csv", metavar="FILE", help="write a row for each file")
     add("bench", bench).add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
 

@@ -51,15 +51,6 @@ class TwinBatches(Sampler):
             yield order[start : start + step].tolist()
 
 
-def of_classes(samples: list[Sample], classes: list[str]) -> list[Sample]:
-    """The samples in class folders of these names (CLASS/0_real/x.png, CLASS/1_fake/y.png); all where no name is given."""
-    there = dict.fromkeys(s.path.parent.parent.name for s in samples)
-    for name in classes:
-        if name not in there:
-            raise SDDError(f"there is no class folder {name!r} among the training images; there are {', '.join(there)}")
-    return [s for s in samples if not classes or s.path.parent.parent.name in classes]
-
-
 def low_data(samples: list[Sample], count: int, seed: int) -> list[Sample]:
     """`count` of the samples, drawn by the seed, half of each class and equally many from every folder as far as it goes; in
     their order. 0: all. For trainings on little data."""

@@ -14,7 +14,7 @@ from .backbone import Backbone
 from .bank import TokenBank
 from .baselines.lora import LoraLinear
 from .baselines.probe import LinearProbe
-from .crops import low_data, of_classes
+from .crops import low_data
 from .data import Sample, data_hash
 from .detector import Detector
 from .layouts import benchmark_root, read_benchmark
@@ -61,21 +61,26 @@ class Job:
         return {**self.source, "preset": self.preset.as_dict(), "data": self.facts["data"], **chosen, "config": config}
 
 
-def choose(samples: list[Sample], classes: list[str], train_images: int, seed: int) -> list[Sample]:
-    """The train and val images that training sees: of some class folders, and of train so many as are asked for (0: all)."""
-    kept = of_classes([s for s in samples if s.split in ("train", "val")], classes)
-    fewer = set(map(id, low_data([s for s in kept if s.split == "train"], train_images, seed)))
-    return [s for s in kept if s.split == "val" or id(s) in fewer]
+def choose(samples: list[Sample], p: SimpleNamespace, manifest: Path) -> list[Sample]:
+    """The train and val images that training sees, by a notebook's parameters: those of `classes`, the class folders of layout
+    univfd, and of train as many as `train_images` says (0: all)."""
+    chosen = read_benchmark(manifest, p.layout, p.classes, ("train", "val")) if p.classes else samples
+    kept = low_data([s for s in chosen if s.split == "train"], p.train_images, p.seed)
+    return kept + [s for s in chosen if s.split == "val"]
 
 
 def read_job(p: SimpleNamespace, manifest: Path, weights: str, folder: Path) -> Job:
     """The job that 03_train's parameters describe. manifest, weights: with their places resolved; folder: of the run."""
     samples = subset(read_benchmark(manifest, p.layout), p.limit)
-    chosen = choose(samples, p.classes, p.train_images, p.seed)
+    chosen = choose(samples, p, manifest)
     source = {"backbone": p.backbone, "weights": weights, "image_size": p.image_size}
-    names = "epochs batch accumulate lr scratch schedule patience resize augment precision checkpointing seed workers".split()
-    # worker processes would each hold pictures of their own
-    config = TrainConfig(**{name: getattr(p, name) for name in names}, keep=p.workers == 0)
+    steps = {"epochs": p.epochs, "batch": p.batch, "accumulate": p.accumulate, "seed": p.seed}
+    rates = {"lr": p.lr, "scratch": p.scratch, "schedule": p.schedule, "patience": p.patience}
+    looks = {"resize": p.resize, "augment": p.augment}
+    means = {"precision": p.precision, "checkpointing": p.checkpointing, "workers": p.workers}
+    config = TrainConfig(
+        **steps, **rates, **looks, **means, keep=p.workers == 0
+    )  # workers would each hold pictures of their own
     facts = {**source, "seed": p.seed, "manifest": p.manifest, "classes": sorted(p.classes), "train_images": p.train_images}
     facts["data"] = data_hash([s for split in ("train", "val") for s in samples if s.split == split])
     facts["generators"] = sorted({s.generator for s in chosen if s.label == 1 and s.split == "train"})

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from sddlib import SDDError, crops
-from sddlib.crops import Crops, low_data, of_classes
+from sddlib.crops import Crops, low_data
 from sddlib.data import Sample
 from sddlib.perturb import Augment
 
@@ -37,14 +37,6 @@ def test_low_data_is_balanced_over_classes_and_folders_and_follows_its_seed(tree
     assert low_data(train, 0, 0) is train and len(low_data(train, 60, 0)) == 60
     with pytest.raises(SDDError, match="40 training images of label 0 are asked for, there are 30; ask for fewer"):
         low_data(train, 80, 0)
-
-
-def test_class_folders_are_chosen_by_name_in_every_split(tree):
-    found = of_classes(tree, ["cat"])
-    assert {s.path.parent.parent.name for s in found} == {"cat"} and {s.split for s in found} == {"train", "val"}
-    assert of_classes(tree, []) == tree
-    with pytest.raises(SDDError, match="no class folder 'dog' among the training images; there are car, cat, horse"):
-        of_classes(tree, ["car", "dog"])
 
 
 @pytest.fixture

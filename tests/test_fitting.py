@@ -5,9 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from trees import univfd
 
 from sddlib import SDDError, fitting
-from sddlib.fitting import choose, fit, job_bank, new_model, read_job
+from sddlib.fitting import fit, job_bank, new_model, read_job
 from sddlib.profiles import ROOT, all_parameters
 from sddlib.resume import States
 
@@ -40,7 +41,19 @@ def test_fewer_training_images_leave_validation_and_the_benchmarks_hash_alone(tm
     job, small = make(tmp_path), make(tmp_path, train_images=8)
     assert len(small.train_set) == 8 and sum(s.label for s in small.train_set) == 4
     assert small.val_set == job.val_set and small.samples == job.samples and small.facts["data"] == job.facts["data"]
-    assert choose(job.samples, [], 0, 0) == job.chosen == [s for s in job.samples if s.split in ("train", "val")]
+    assert job.chosen == [s for s in job.samples if s.split in ("train", "val")]
+
+
+def test_classes_are_those_of_the_training_folders_alone(tmp_path):
+    """All 19 sets of UnivFD are still tested, and the benchmark's hash is that of all classes."""
+    root = tmp_path / "univfd"
+    univfd(root)
+    facts = {"manifest": str(root), "layout": "univfd", "limit": 0}
+    every, some = (make(tmp_path, **facts, classes=classes) for classes in ([], ["car"]))
+    assert {s.path.parent.parent.name for s in some.chosen} == {"car"} < {s.path.parent.parent.name for s in every.chosen}
+    assert some.samples == every.samples and some.facts["data"] == every.facts["data"] and some.settings != every.settings
+    with pytest.raises(SDDError, match="no images of class 'dog'"):
+        make(tmp_path, **facts, classes=["car", "dog"])
 
 
 def test_a_model_is_loaded_the_second_time_and_no_state_is_left(tmp_path, capsys):
