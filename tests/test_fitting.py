@@ -52,8 +52,8 @@ def test_classes_are_those_of_the_training_folders_alone(tmp_path):
     every, some = (make(tmp_path, **facts, classes=classes) for classes in ([], ["car"]))
     assert {s.path.parent.parent.name for s in some.chosen} == {"car"} < {s.path.parent.parent.name for s in every.chosen}
     assert some.samples == every.samples and some.facts["data"] == every.facts["data"] and some.settings != every.settings
-    with pytest.raises(SDDError, match="no images of class 'dog'"):
-        make(tmp_path, **facts, classes=["car", "dog"])
+    with pytest.raises(SDDError, match="no images of class 'unicorn'"):
+        make(tmp_path, **facts, classes=["car", "unicorn"])
 
 
 def test_a_model_is_loaded_the_second_time_and_no_state_is_left(tmp_path, capsys):
