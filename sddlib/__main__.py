@@ -1,7 +1,4 @@
-"""python -m sddlib: env, run, train, score, seeds, ablate, figures, verify, bench.
-
-A mistake is one line on stderr and exit code 2.
-"""
+"""The commands of `python -m sddlib`; --help lists them. A mistake is one line on stderr and exit code 2."""
 
 import argparse
 import logging
@@ -107,6 +104,13 @@ def ablate(args) -> int:
     return 0
 
 
+def sweep(args) -> int:
+    """Run a grid of runs (YAML, such as notebooks/grids/seeds.yaml); done ones are skipped. Exit code 1: some are not done."""
+    from .sweeps import command
+
+    return command(args)
+
+
 def figures(args) -> int:
     """Copy the figures of a run to figures/, all of them or those named."""
     from .profiles import ROOT, near
@@ -188,6 +192,12 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--profile", default="mini", help="notebooks/profiles/NAME.yaml, or a YAML file (default: mini)")
     sub.add_argument("-p", action="append", default=[], metavar="NAME=VALUE", help="set a parameter of the variant notebook")
     sub.add_argument("--out", metavar="DIR", help="where scores are kept (default: data/ablations)")
+    sub = add("sweep", sweep)
+    sub.add_argument("grid", nargs="?", metavar="GRID", help="YAML file; its name is that of the folder in runs/")
+    sub.add_argument("--jobs", type=int, metavar="N", help="processes at a time (default: 1)")
+    sub.add_argument("--scheduler", metavar="ADDRESS", help="run on the workers of a Dask scheduler, such as tcp://host:8786")
+    sub.add_argument("--retry", action="store_true", help="run failed ones again")
+    sub.add_argument("--list", action="store_true", help="print the table and run nothing; without GRID, of all sweeps")
     sub = add("figures", figures)
     sub.add_argument("names", nargs="*", metavar="NAME", help="figures to copy (default: all of the run)")
     sub.add_argument("--run", metavar="DIR", help="run folder (default: runs/latest)")
