@@ -1,4 +1,4 @@
-"""python -m sddlib: env, run, train, score, seeds, ablate, figures, bench. A mistake is one line on stderr and exit code 2."""
+"""python -m sddlib: env, run, train, score, seeds, ablate, figures, plan, bench. A mistake: one line on stderr, exit code 2."""
 
 import argparse
 import logging
@@ -105,6 +105,13 @@ def figures(args) -> int:
     return 0
 
 
+def plan(args) -> int:
+    """Print the memory that training takes, and hours and GPUs at the paper's scale (its own --help tells more)."""
+    from .paper_plan import main as plan_main
+
+    return plan_main(args.rest)
+
+
 def bench(args) -> int:
     """Print what a training step and scoring cost beside the bare encoder, as ratios (its own --help tells more)."""
     from .bench import main as bench_main
@@ -159,7 +166,8 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("names", nargs="*", metavar="NAME", help="figures to copy (default: all of the run)")
     sub.add_argument("--run", metavar="DIR", help="run folder (default: runs/latest)")
     sub.add_argument("--to", metavar="DIR", help="target folder (default: figures/)")
-    add("bench", bench).add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    for function in (plan, bench):
+        add(function.__name__, function).add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
 
 
@@ -172,8 +180,9 @@ def interrupted(*_) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 done, 2 a mistake named in one line, 130 interrupted."""
     argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ["bench"]:  # its options are its own
-        args = argparse.Namespace(function=bench, rest=argv[1:])
+    own = {"plan": plan, "bench": bench}  # their options are their own
+    if argv and argv[0] in own:
+        args = argparse.Namespace(function=own[argv[0]], rest=argv[1:])
     else:
         args = build_parser().parse_args(argv)
     try:
