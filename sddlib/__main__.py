@@ -142,6 +142,13 @@ def verify(args) -> int:
     return verify_command(args.root, args.layout, args.classes, args.splits, args.workers, args.csv)
 
 
+def plan(args) -> int:
+    """Print the memory that training takes, and hours and GPUs at the paper's scale (its own --help tells more)."""
+    from .paper_plan import main as plan_main
+
+    return plan_main(args.rest)
+
+
 def bench(args) -> int:
     """Print what a training step and scoring cost beside the bare encoder, as ratios (its own --help tells more)."""
     from .bench import main as bench_main
@@ -209,7 +216,8 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--classes", nargs="+", metavar="CLASS", help="univfd: only these class folders of train and val")
     sub.add_argument("--workers", type=int, metavar="N", help="processes that decode (default: one for each core)")
     sub.add_argument("--csv", metavar="FILE", help="write a row for each file")
-    add("bench", bench).add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    for function in (plan, bench):
+        add(function.__name__, function).add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
 
 
@@ -222,8 +230,9 @@ def interrupted(*_) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 done, 2 a mistake named in one line, 130 interrupted."""
     argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ["bench"]:  # its options are its own
-        args = argparse.Namespace(function=bench, rest=argv[1:])
+    own = {"plan": plan, "bench": bench}  # their options are their own
+    if argv and argv[0] in own:
+        args = argparse.Namespace(function=own[argv[0]], rest=argv[1:])
     else:
         args = build_parser().parse_args(argv)
     try:
