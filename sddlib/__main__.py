@@ -1,4 +1,5 @@
-"""python -m sddlib: env, run, train, score, seeds, ablate, figures, bench. A mistake is one line on stderr and exit code 2."""
+"""python -m sddlib: env, run, train, score, compare, seeds, ablate, figures, bench. A mistake is one line on stderr and
+exit code 2."""
 
 import argparse
 import logging
@@ -60,6 +61,13 @@ def score(args) -> int:
 
     score_to_csv(args.paths, Path(args.out), args.checkpoint and Path(args.checkpoint), args.threshold, args.batch)
     return 0
+
+
+def compare(args) -> int:
+    """Say of every set of a scores file whether it lies inside the expected band; exit code 1 if one does not."""
+    from .compare import compare as inside
+
+    return 0 if inside(Path(args.scores), args.method, args.table, args.draws) else 1
 
 
 def seeds(args) -> int:
@@ -146,6 +154,11 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--checkpoint", metavar="FILE", help=f"safetensors file with its JSON beside it (default: {CHECKPOINT})")
     sub.add_argument("--threshold", type=float, help="fake above this score (default: the checkpoint's, fitted on validation)")
     sub.add_argument("--batch", type=int, default=32, help="images a forward pass (default: 32)")
+    sub = add("compare", compare)
+    sub.add_argument("scores", metavar="SCORES.csv", help="as 04_evaluate writes it: RUN/scores/sdd.csv")
+    sub.add_argument("--method", default="", help="sdd, lora or probe (default: what the file's JSON or its name says)")
+    sub.add_argument("--table", type=int, nargs="+", choices=(1, 2, 3), default=(), help="of the paper (default: what fits)")
+    sub.add_argument("--draws", type=int, default=1000, help="bootstrap draws (default: 1000)")
     sub = add("seeds", seeds)
     sub.add_argument("runs", nargs="+", metavar="DIR", help="run folders of one profile, one a seed")
     sub.add_argument("--draws", type=int, default=1000, help="bootstrap draws (default: 1000)")
@@ -170,7 +183,7 @@ def interrupted(*_) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code: 0 done, 2 a mistake named in one line, 130 interrupted."""
+    """Exit code: 0 done, 1 something is not as expected (compare), 2 a mistake named in one line, 130 interrupted."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["bench"]:  # its options are its own
         args = argparse.Namespace(function=bench, rest=argv[1:])
