@@ -19,7 +19,8 @@ from .data import Sample, data_hash
 from .detector import Detector
 from .layouts import benchmark_root, read_benchmark
 from .optim import TrainConfig
-from .parallel import rank, wait
+from .parallel import pick_device, rank, wait, world
+from .plan import MemoryPlan, memory_plan
 from .presets import Preset, get_preset
 from .recipes import bank_settings, encoder, load_bank, sample_bank, save_bank, subset, trained, validation_facts
 from .resume import States
@@ -112,13 +113,22 @@ def new_model(job: Job, kind: str, bank: TokenBank | None = None) -> Scorer:
     return {"lora": LoraLinear, "probe": LinearProbe}[kind](backbone, job.preset)
 
 
+def step_memory(job: Job, model: Scorer) -> MemoryPlan:
+    """What a step of this job takes on each device, counted."""
+    device, config = pick_device(), job.config
+    batch = config.batch // (config.accumulate * world())  # images that are in memory at once
+    precision = str(config.dtype(device)).removeprefix("torch.")
+    options = {"checkpointing": config.checkpointing, "gpus": world(), "device": device.type}
+    return memory_plan(model, batch, job.source["image_size"], precision, **options)
+
+
 def fit(job: Job, kind: str, bank: TokenBank | None = None, log: Callable[[str], None] = print) -> Scorer:
     """The checkpoint RUN/checkpoints/KIND.safetensors of this job: loaded if it is there, else trained, from where a training
     that was stopped had come to."""
     path = job.folder / "checkpoints" / f"{kind}.safetensors"
     key = hashlib.sha256(json.dumps({"kind": kind, **job.settings}, sort_keys=True).encode()).hexdigest()
     states = States(path.with_suffix(".states"), key, job.save_minutes, log)
-    if job.retrain:
+    if job.retrain and rank() == 0:
         states.clear()
 
     def make() -> tuple[nn.Module, dict]:
@@ -129,6 +139,8 @@ def fit(job: Job, kind: str, bank: TokenBank | None = None, log: Callable[[str],
             sizes = {"size": job.source["image_size"], "seed": config.seed, "workers": config.workers, "keep": config.keep}
             found = {"chosen": model.fit(job.train_set, job.val_set, **sizes)}
         else:
+            if rank() == 0:
+                log(step_memory(job, model).text())
             found = {"history": train(model, job.train_set, job.val_set, config, job.source["image_size"], log, states)}
         return model, {**job.facts, **found, **(validation_facts(model, job.val_set, job.root) if rank() == 0 else {})}
 

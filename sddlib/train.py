@@ -68,6 +68,7 @@ class Training:
         model.to(self.device)
         if isinstance(getattr(model, "backbone", None), Backbone):
             model.backbone.precision = config.dtype(self.device)
+            model.backbone.checkpoint(config.checkpointing)
         seed_everything(config.seed + 10_007 * rank())  # processes drop out different things
         looks = {"resize": config.resize, "augment": Augment(blur_prob=config.augment, jpeg_prob=config.augment)}
         self.crops = Crops(train_samples, size, train=True, seed=config.seed, keep=config.keep, **looks)
