@@ -67,7 +67,12 @@ def choose(samples: list[Sample], p: SimpleNamespace, manifest: Path) -> list[Sa
     univfd, and of train as many as `train_images` says (0: all)."""
     chosen = read_benchmark(manifest, p.layout, p.classes, ("train", "val")) if p.classes else samples
     kept = low_data([s for s in chosen if s.split == "train"], p.train_images, p.seed)
-    return kept + [s for s in chosen if s.split == "val"]
+    kept += [s for s in chosen if s.split == "val"]
+    for split in ("train", "val"):
+        for label, name in enumerate(("real", "fake")):
+            if not any((s.split, s.label) == (split, label) for s in kept):
+                raise SDDError(f"{manifest}: split {split} has no {name} images; training needs both classes there")
+    return kept
 
 
 def read_job(p: SimpleNamespace, manifest: Path, weights: str, folder: Path) -> Job:

@@ -4,7 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from .fitting import fit, job_bank, read_job
-from .parallel import from_first, pick_device, rank, wait, world
+from .parallel import from_first, join, pick_device, rank, wait, world
 from .profiles import ROOT, all_parameters, check_overrides, parameters
 from .runner import run_notebooks
 from .runs import new_run_dir
@@ -32,6 +32,7 @@ HEAVY = {"03_train": (train_together, {"retrain": False}), "04_evaluate": (score
 def run_together(names: list[str], profile: str, overrides: dict, run_dir: str | None, say=print) -> Path:
     """Called in every process with notebooks in running order. Returns the run folder, which all must see (a shared disk)."""
     check_overrides(overrides, names)
+    join()
     folder = Path(from_first(str(Path(run_dir).resolve() if run_dir else new_run_dir(profile)) if rank() == 0 else None))
     if rank() == 0:
         say(f"run folder {folder}: {', '.join(names)} with profile {profile}, {world()} processes")

@@ -56,6 +56,16 @@ def test_classes_are_those_of_the_training_folders_alone(tmp_path):
         make(tmp_path, **facts, classes=["car", "unicorn"])
 
 
+@pytest.mark.parametrize("split, label, said", [("train", "1", "train has no fake"), ("val", "0", "val has no real")])
+def test_one_class_only_is_refused_before_anything_is_computed(tmp_path, split, label, said):
+    rows = ["path,label,generator,split"]
+    for part in ("train", "val"):
+        rows += [f"{part}{k}.png,{k},{('camera', 'gan')[int(k)]},{part}" for k in "01" if (part, k) != (split, label)]
+    (tmp_path / "m.csv").write_text("\n".join(rows) + "\n")
+    with pytest.raises(SDDError, match=f"split {said} images; training needs both classes there"):
+        make(tmp_path, manifest=str(tmp_path / "m.csv"), limit=0)
+
+
 def test_a_model_is_loaded_the_second_time_and_no_state_is_left(tmp_path, capsys):
     job = make(tmp_path)
     bank = job_bank(job, torch.device("cpu"))

@@ -11,7 +11,11 @@ import torch
 
 from sddlib import SDDError
 from sddlib.crops import TwinBatches
+from sddlib.data import read_manifest
+from sddlib.evaluate import read_scores
 from sddlib.parallel import BatchNorm2d, average_gradients, everyones, from_first, join, rank, together, world
+from sddlib.profiles import ROOT
+from sddlib.recipes import subset
 
 
 @pytest.fixture(scope="module")
@@ -116,16 +120,18 @@ def test_one_process_is_left_as_it_is():
     assert torch.equal(layer.weight.grad, torch.ones(2))
 
 
-def test_launched_processes_train_together_and_leave_what_one_process_leaves(tmp_path):
-    """The README's command on two CPU processes: bank, checkpoints, and the notebook that found them done."""
+def test_launched_processes_train_and_score_together_and_leave_what_one_process_leaves(tmp_path):
+    """The README's command on two CPU processes: bank, checkpoints, scores, and the notebooks that found them done."""
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += ["-m", "sddlib", "train", "--profile", "smoke", "--run-dir", str(tmp_path)]
-    environment = easy.environment()
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=300, env=environment)
+    command += ["-m", "sddlib", "run", "02", "03", "04", "--profile", "smoke", "--run-dir", str(tmp_path)]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=300, env=easy.environment())
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 processes, profile smoke" in done.stdout
+    assert done.stdout.count("02_token_bank, 03_train, 04_evaluate with profile smoke, 2 processes") == 1
     assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {
         f"{kind}.{suffix}" for kind in ("sdd", "lora", "probe") for suffix in ("safetensors", "json")
     }
     said = (tmp_path / "log.txt").read_text()
-    assert said.count("already trained with these settings, loaded") == 3
+    assert said.count("already trained with these settings, loaded") == 3 and said.count("saved scores of this checkpoint") == 4
+    rows = read_scores(tmp_path / "scores" / "sdd.csv")
+    images = subset(read_manifest(ROOT / "data" / "manifest.csv"), 2)
+    assert [r["path"] for r in rows] == [str(s.path.relative_to(ROOT / "data")) for s in images if s.split != "train"]
