@@ -15,8 +15,8 @@ from .detector import Detector
 from .optim import trainable
 from .parallel import pick_device
 from .presets import get_preset
+from .randomness import seed_everything
 from .timing import ratio
-from .train import seed_everything
 from .weights import load_backbone
 
 

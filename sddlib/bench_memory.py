@@ -13,8 +13,8 @@ from .detector import Detector
 from .optim import TrainConfig, parameter_groups, trainable
 from .plan import GB, memory_plan
 from .presets import get_preset
+from .randomness import seed_everything
 from .timing import Memory
-from .train import seed_everything
 from .weights import load_backbone
 
 # glibc gives a block of this many bytes back to the system as soon as it is freed: resident memory is then what is in use, not

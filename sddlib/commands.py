@@ -32,13 +32,16 @@ def run(args, names: list[str] | None = None) -> int:
         all_parameters(args.profile, name, overrides)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:  # a launcher has started this process and others
         from .launch import run_together
+        from .parallel import leave
 
-        run_together(chosen, args.profile, overrides, args.run_dir)
-        return 0
-    folder = Path(args.run_dir).resolve() if args.run_dir else new_run_dir(args.profile)
-    args.folder = folder
-    print(f"run folder {shown(folder)}: {', '.join(chosen)} with profile {args.profile}", flush=True)
-    summary = run_notebooks(chosen, args.profile, overrides, folder, lambda text: print(text, flush=True))
+        folder, summary = run_together(chosen, args.profile, overrides, args.run_dir)
+        leave()
+        if not summary:
+            return 0
+    else:
+        folder = args.folder = Path(args.run_dir).resolve() if args.run_dir else new_run_dir(args.profile)
+        print(f"run folder {shown(folder)}: {', '.join(chosen)} with profile {args.profile}", flush=True)
+        summary = run_notebooks(chosen, args.profile, overrides, folder, lambda text: print(text, flush=True))
     if any(name >= "04" for name in chosen) and (folder / "scores").is_dir():
         from .report import generator_table, read_run  # heavy: not before it is needed
 
@@ -139,7 +142,7 @@ def plan(args) -> int:
 
 
 def bench(args) -> int:
-    """Print what a training step and scoring cost beside the bare encoder, as ratios (its own --help tells more)."""
+    """Print what a training step and scoring cost beside plainer ones, as ratios (its own --help tells more)."""
     from .bench import main as bench_main
 
     return bench_main(args.rest)

@@ -37,11 +37,11 @@ def expectations(rows: list[dict], path: Path, method: str, tables: Iterable[int
     """(bands of earlier runs on exactly these images, []), or ([], the paper's tables to compare with): those that are named,
     else every one that has sets of the file. Neither is an error that says why."""
     settings, names, tables = settings_beside(path), set(by_generator(rows)), list(tables)
+    protocol = settings.get("protocol", {}).get("name", NATIVE)
+    if protocol != NATIVE or settings.get("jpeg"):
+        how = "equalised" if settings.get("jpeg") else protocol
+        raise SDDError(f"{path} is of pictures under {how}, but what is expected is of {NATIVE}; compare such scores")
     if not tables and (bands := earlier_bands(rows, method)):
-        protocol = settings.get("protocol", {}).get("name", NATIVE)
-        if protocol != NATIVE or settings.get("jpeg"):
-            how = "equalised" if settings.get("jpeg") else protocol
-            raise SDDError(f"{path} is of pictures under {how}, but what is expected is of {NATIVE}; compare such scores")
         return bands, []
     if absent := [n for n in tables if not common_sets(n, names)]:
         raise SDDError(f"{path} holds no test set of the paper's Table {absent[0]}; leave out --table {absent[0]}")

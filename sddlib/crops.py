@@ -27,14 +27,13 @@ class TwinBatches(Sampler):
     """Shuffled batches in which the images of one content stand together, so that what separates the classes of a batch is
     the generator and not the motif. Without twins this is plain shuffling. The last, smaller batch is dropped.
 
-    A batch comes in `parts` pieces that follow one another, of which each process takes `share` = (rank, processes).
+    A batch comes in `parts` pieces that follow one another, of which each process takes `share` = (rank, processes); it must be
+    a multiple of both. The length counts pieces.
     skip: batches of the next pass that are left out, because a training that goes on has had them."""
 
     def __init__(
         self, samples: list[Sample], batch: int, generator: torch.Generator, parts: int = 1, share: tuple[int, int] = (0, 1)
     ):
-        if batch % (parts * share[1]):
-            raise SDDError(f"batch {batch} cannot be cut into {parts} parts for {share[1]} processes; choose a multiple")
         self.content, self.batch, self.generator = content_ids(samples), batch, generator
         self.parts, self.share, self.skip = parts, share, 0
 

@@ -86,7 +86,7 @@ def check_splits(samples: list[Sample], name) -> None:
 def data_hash(samples: list[Sample]) -> str:
     """sha256 over names, labels and splits in order: which data a detector saw."""
     lines = "\n".join(f"{s.path.name},{s.label},{s.generator},{s.split}" for s in samples)
-    return hashlib.sha256(lines.encode()).hexdigest()
+    return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
 
 
 def scan_paths(paths: list[str | Path]) -> list[Path]:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from . import SDDError
 from .benchmarks import stand_against
 from .data import Sample, open_image, read_csv, to_input
+from .disk import replaced
 from .parallel import pick_device
 from .train import progress
 
@@ -86,13 +87,11 @@ def score_samples(model: nn.Module, samples: list[Sample], root: Path, batch: in
 
 def write_csv(rows: list[dict], path: str | Path, columns: Iterable[str] = COLUMNS) -> None:
     """Write rows atomically: a killed run leaves the old file or the new one."""
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as f:  # a file name may be any bytes
+    # a file name may be any bytes
+    with replaced(Path(path)) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as f:
         writer = csv.DictWriter(f, list(columns), extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    part.replace(path)
 
 
 def read_scores(path: str | Path) -> list[dict]:

@@ -19,13 +19,14 @@ from .data import Sample, data_hash
 from .detector import Detector
 from .layouts import benchmark_root, read_benchmark
 from .optim import TrainConfig
-from .parallel import pick_device, rank, wait, world
+from .parallel import alone, pick_device, rank, wait, world
 from .plan import MemoryPlan, memory_plan
 from .presets import Preset, get_preset
+from .randomness import seed_everything
 from .recipes import bank_settings, encoder, load_bank, sample_bank, save_bank, subset, trained, validation_facts
 from .resume import States
 from .scorer import Scorer
-from .train import seed_everything, train
+from .train import train
 
 PRACTICAL = ("workers", "keep", "checkpointing")  # of a TrainConfig: what changes time and memory and no result
 
@@ -58,6 +59,7 @@ class Job:
     def settings(self) -> dict:
         """All that a checkpoint depends on."""
         config = {k: v for k, v in asdict(self.config).items() if k not in PRACTICAL}
+        config["precision"] = str(self.config.dtype(pick_device()))  # what "auto" means here
         chosen = {"classes": self.facts["classes"], "images": data_hash(self.chosen)}
         return {**self.source, "preset": self.preset.as_dict(), "data": self.facts["data"], **chosen, "config": config}
 
@@ -81,7 +83,7 @@ def read_job(p: SimpleNamespace, manifest: Path, weights: str, folder: Path) -> 
     chosen = choose(samples, p, manifest)
     source = {"backbone": p.backbone, "weights": weights, "image_size": p.image_size}
     steps = {"epochs": p.epochs, "batch": p.batch, "accumulate": p.accumulate, "seed": p.seed}
-    rates = {"lr": p.lr, "scratch": p.scratch, "schedule": p.schedule, "patience": p.patience}
+    rates = {"lr": p.lr, "scratch": p.scratch, "schedule": p.schedule, "patience": p.patience, "decay_all": p.decay_all}
     looks = {"resize": p.resize, "augment": p.augment}
     means = {"precision": p.precision, "checkpointing": p.checkpointing, "workers": p.workers}
     config = TrainConfig(
@@ -98,9 +100,10 @@ def read_job(p: SimpleNamespace, manifest: Path, weights: str, folder: Path) -> 
 def job_bank(job: Job, device) -> TokenBank:
     """The token bank of RUN/bank.safetensors if it has these settings, else a new one, put there. With several processes the
     first samples it and the others read it."""
-    settings, path = bank_settings(job.chosen, job.preset, job.config.seed, job.source), job.folder / "bank.safetensors"
+    seed, workers, path = job.config.seed, job.config.workers, job.folder / "bank.safetensors"
+    settings = bank_settings(job.chosen, job.preset, seed, job.source)
     if rank() == 0 and load_bank(path, settings) is None:
-        bank = sample_bank(encoder(job.source, job.preset.norm).to(device), job.chosen, job.preset, job.config.seed)
+        bank = sample_bank(encoder(job.source, job.preset.norm).to(device), job.chosen, job.preset, seed, workers=workers)
         save_bank(bank, path, settings, job.chosen, job.root)
     wait()
     bank = load_bank(path, settings)
@@ -120,11 +123,11 @@ def new_model(job: Job, kind: str, bank: TokenBank | None = None) -> Scorer:
 
 def step_memory(job: Job, model: Scorer) -> MemoryPlan:
     """What a step of this job takes on each device, counted."""
-    device, config = pick_device(), job.config
-    batch = config.batch // (config.accumulate * world())  # images that are in memory at once
+    device, config, processes = pick_device(), job.config, world()
     precision = str(config.dtype(device)).removeprefix("torch.")
-    options = {"checkpointing": config.checkpointing, "gpus": world(), "device": device.type}
-    return memory_plan(model, batch, job.source["image_size"], precision, **options)
+    options = {"checkpointing": config.checkpointing, "gpus": processes, "device": device.type}
+    with alone():  # it is counted by one process
+        return memory_plan(model, config.part(processes), job.source["image_size"], precision, **options)
 
 
 def fit(job: Job, kind: str, bank: TokenBank | None = None, log: Callable[[str], None] = print) -> Scorer:
@@ -141,13 +144,18 @@ def fit(job: Job, kind: str, bank: TokenBank | None = None, log: Callable[[str],
         if kind == "probe" and rank():
             found = {}  # the first process fits it, the others load it
         elif kind == "probe":
-            sizes = {"size": job.source["image_size"], "seed": config.seed, "workers": config.workers, "keep": config.keep}
-            found = {"chosen": model.fit(job.train_set, job.val_set, **sizes)}
+            looks = {"size": job.source["image_size"], "resize": config.resize, "augment": config.augment}
+            means = {"seed": config.seed, "workers": config.workers, "keep": config.keep}
+            found = {"chosen": model.fit(job.train_set, job.val_set, **looks, **means)}
         else:
             if rank() == 0:
                 log(step_memory(job, model).text())
             found = {"history": train(model, job.train_set, job.val_set, config, job.source["image_size"], log, states)}
-        return model, {**job.facts, **found, **(validation_facts(model, job.val_set, job.root) if rank() == 0 else {})}
+        return model, {
+            **job.facts,
+            **found,
+            **(validation_facts(model, job.val_set, job.root, config.workers) if rank() == 0 else {}),
+        }
 
     model = trained(kind, path, job.settings, make, job.retrain)
     if rank() == 0:

@@ -46,19 +46,35 @@ def weighted_acc(y: np.ndarray, s: np.ndarray, w: np.ndarray) -> np.ndarray:
 WEIGHTED = {"ap": weighted_ap, "acc": weighted_acc, "auroc": weighted_auroc}
 
 
-def photograph_draws(count: int, draws: int, rng: np.random.Generator) -> np.ndarray:
-    """(draws + 1, count) weights of photographs drawn with replacement; row 0 takes every one once and gives the estimate."""
-    weights = np.ones((draws + 1, count))
+def photographs(groups: dict[Hashable, list[dict]]) -> tuple[dict[str, int], list[np.ndarray]]:
+    """(photograph -> position, positions of each stratum). A stratum holds the photographs that occur in the same generators
+    and classes, so that drawing inside it leaves each set as many reals and fakes as it has."""
+    cells: dict[str, set] = {}
+    for rows in groups.values():
+        for r in rows:
+            cells.setdefault(r["photo"], set()).add((r["generator"], r["label"]))
+    where, strata = {p: i for i, p in enumerate(sorted(cells))}, {}
+    for p, i in where.items():
+        strata.setdefault(frozenset(cells[p]), []).append(i)
+    return where, [np.array(members) for members in strata.values()]
+
+
+def photograph_draws(strata: list[np.ndarray], draws: int, rng: np.random.Generator) -> np.ndarray:
+    """(draws + 1, photographs) weights of photographs drawn with replacement, in each stratum as many as it holds; row 0 takes
+    every one once and gives the estimate."""
+    weights = np.ones((draws + 1, sum(map(len, strata))))
     for d in range(1, draws + 1):
-        weights[d] = np.bincount(rng.integers(count, size=count), minlength=count)
+        for members in strata:
+            n = len(members)
+            weights[d, members] = np.bincount(rng.integers(n, size=n), minlength=n)
     return weights
 
 
-def chunks(count: int, draws: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+def chunks(strata: list[np.ndarray], draws: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """The rows of `photograph_draws` in pieces of at most CHUNK draws."""
-    yield photograph_draws(count, min(CHUNK, draws), rng)
+    yield photograph_draws(strata, min(CHUNK, draws), rng)
     for done in range(CHUNK, draws, CHUNK):
-        yield photograph_draws(count, min(CHUNK, draws - done), rng)[1:]
+        yield photograph_draws(strata, min(CHUNK, draws - done), rng)[1:]
 
 
 def set_draws(
@@ -69,12 +85,12 @@ def set_draws(
     metric: one of WEIGHTED. Rows without a score count nowhere. A draw that leaves a group without fakes, or without reals
     where the metric needs them, is an error.
     """
-    photos = {p: i for i, p in enumerate(sorted({r["photo"] for rows in groups.values() for r in rows}))}
+    photos, strata = photographs(groups)
     parts, values = {}, {key: [] for key in groups}
     for key, rows in groups.items():
         kept = [r for r in rows if r["score"] not in (None, "")]
         parts[key] = (*arrays(kept), np.array([photos[r["photo"]] for r in kept], dtype=int))
-    for weights in chunks(len(photos), draws, rng):
+    for weights in chunks(strata, draws, rng):
         for key, (y, s, where) in parts.items():
             values[key].append(metric(y, s, weights[:, where]))
     found = {key: np.concatenate(v) for key, v in values.items()}

@@ -41,8 +41,20 @@ class TrainConfig:
     def dtype(self, device: torch.device) -> torch.dtype:
         """What `precision` means on a device."""
         if self.precision == "auto":
-            return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+            return (
+                torch.bfloat16
+                if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+                else torch.float32
+            )
         return getattr(torch, self.precision)
+
+    def part(self, world: int) -> int:
+        """Images of a batch that one of `world` processes holds at once."""
+        if self.batch % (self.accumulate * world):
+            raise SDDError(
+                f"batch {self.batch} cannot be cut into {self.accumulate} parts for {world} processes; choose a multiple"
+            )
+        return self.batch // (self.accumulate * world)
 
 
 # How each preset is trained at full scale: by the paper, and by the authors' release (its betas are AdamW's defaults; its
@@ -68,7 +80,7 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
     return [{"params": found, "lr": rate, "weight_decay": decay} for (rate, decay), found in groups.items()]
 
 
-def schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, steps: int):
+def make_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig, steps: int):
     """The scheduler: "cosine" steps after each of all `steps`, "plateau" after an epoch, with its validation loss."""
     if config.schedule == "plateau":
         return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=config.patience - 1, threshold=0)

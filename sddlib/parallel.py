@@ -5,7 +5,8 @@ batch normalisation and losses that compare images see all of it, and gradients 
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
@@ -14,18 +15,46 @@ import torch.distributed.nn.functional as dist_nn
 from torch import Tensor, nn
 
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # set by a launcher
+_talk = None  # the group for plain values: it may wait long, and keeps them off the GPUs
+_alone = False
+
+
+def launched() -> bool:
+    """Whether a launcher (`accelerate launch`, torchrun) has started this process and others."""
+    return int(os.environ.get("WORLD_SIZE", 1)) > 1
 
 
 def join() -> tuple[int, int]:
-    """Join the processes that a launcher (`accelerate launch`, torchrun) has started; (rank, number of processes).
-
-    Waiting for others may take as long as the longest job of one of them.
-    """
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
+    """Join the processes that a launcher has started; (rank, number of processes)."""
+    global _talk
+    if launched() and not dist.is_initialized():
         from accelerate import PartialState  # knows which backend and device belong to this process
 
-        PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=2))
+        PartialState(cpu=_on_cpu())
+        _talk = dist.new_group(backend="gloo", timeout=timedelta(days=2))  # as long as the longest job of one of them
     return rank(), world()
+
+
+def leave() -> None:
+    """Part from the others at the end."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """While inside, this process counts as the only one."""
+    global _alone
+    _alone = True
+    try:
+        yield
+    finally:
+        _alone = False
+
+
+def _on_cpu() -> bool:
+    asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")  # accelerate launch --cpu
+    return asked or not torch.cuda.is_available()
 
 
 def rank() -> int:
@@ -35,27 +64,27 @@ def rank() -> int:
 
 def world() -> int:
     """How many processes share the work."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return dist.get_world_size() if dist.is_initialized() and not _alone else 1
 
 
 def pick_device() -> torch.device:
     """This process's GPU if there is one, else the CPU."""
-    if not torch.cuda.is_available():
+    if _on_cpu():
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if world() > 1 else torch.device("cuda")
+    return torch.device("cuda", torch.cuda.current_device()) if dist.is_initialized() else torch.device("cuda")
 
 
 def wait() -> None:
     """Go on when every process has come here."""
     if world() > 1:
-        dist.barrier()
+        dist.barrier(_talk)
 
 
 def from_first(value):
     """What the first process holds, in all of them. value: anything that can be pickled."""
     box = [value]
     if world() > 1:
-        dist.broadcast_object_list(box)
+        dist.broadcast_object_list(box, group=_talk)
     return box[0]
 
 
@@ -63,12 +92,13 @@ def everyones(value) -> list:
     """The values of all processes, by rank, in all of them."""
     found = [value] * world()
     if world() > 1:
-        dist.all_gather_object(found, value)
+        dist.all_gather_object(found, value, group=_talk)
     return found
 
 
 def together(t: Tensor) -> Tensor:
-    """(B, ...) of each process -> (world * B, ...) of all, by rank. Gradients go back to the process they came from."""
+    """(B, ...) of each process -> (world * B, ...) of all, by rank. Gradients go back to the process they came from, summed
+    over the losses of all processes: `average_gradients` makes them those of one loss."""
     if world() == 1:
         return t
     if torch.is_grad_enabled() and t.requires_grad:

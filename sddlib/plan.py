@@ -62,7 +62,7 @@ class MemoryPlan:
         fits = [f"{c} GB: {abs(self.spare(c)) / GB:.1f} {'to spare' if self.spare(c) >= 0 else 'too little'}" for c in CARDS]
         checkpointing = "with" if self.checkpointing else "without"
         lines = [
-            f"memory of training on each {'GPU' if self.device == 'cuda' else 'CPU'}, in GB: {self.batch} images a step at "
+            f"memory of training in each {'GPU' if self.device == 'cuda' else 'process'}, in GB: {self.batch} images at once, "
             f"{self.size} px, {self.precision}, {checkpointing} gradient checkpointing",
             f"  weights {self.weights / GB:.2f}, gradients {self.gradients / GB:.2f}, AdamW {self.optimizer / GB:.2f} "
             f"({self.trainable:,} trainable values)" + (f", exchange {self.buckets / GB:.2f}" if self.buckets else ""),
@@ -70,7 +70,7 @@ class MemoryPlan:
         ]
         if self.device == "cuda":
             lines.append(f"  assumed, not counted: CUDA {CONTEXT / GB:.1f}, allocator {(self.assumed - CONTEXT) / GB:.2f}")
-        lines.append(f"  total {self.total / GB:.1f}; " + ", ".join(fits))
+        lines.append(f"  total {self.total / GB:.1f}" + (f"; {', '.join(fits)}" if self.device == "cuda" else ""))
         if self.device == "cuda" and self.spare(CARDS[0]) < 0:
             cures = [] if self.checkpointing else ["gradient checkpointing"]
             cures += [] if self.precision == "bfloat16" else ["bfloat16"]

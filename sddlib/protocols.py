@@ -122,7 +122,8 @@ def draw(name: str, classes: tuple[list, list], protocol: Protocol, seed: int, d
         raise SDDError(f"protocol {protocol.name} leaves {real} real + {fake} fake images of {name}; use full-native")
     short = min(real, fake) < protocol.per_class
     count = protocol.fallback if short else protocol.per_class
-    taken = [np.random.default_rng(seed).permutation(len(members))[: count or None] for members in classes]
+    rng = np.random.default_rng(seed)  # reals first, then fakes: not the same positions, which may be counterparts
+    taken = [rng.permutation(len(members))[: count or None] for members in classes]
     for members, order in zip(classes, taken, strict=True):
         for k in order:
             drawn.setdefault(members[k], []).append(name)

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import random
 import signal
 import threading
 import time
@@ -10,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from . import SDDError
@@ -22,7 +20,8 @@ KEPT = 2  # states: the one before is there if the last is not whole
 class States:
     """The states of one training in a folder.
 
-    key: says which training it is; states of another are not taken. minutes: from one state to the next; 0: every step.
+    key: says which training it is, by its first 8 letters; states of another are not taken. minutes: from one state to the
+    next; 0: every step.
     """
 
     def __init__(self, folder: Path, key: str, minutes: float = 5.0, say: Callable[[str], None] = print):
@@ -30,28 +29,27 @@ class States:
         self.last = time.monotonic()
 
     def files(self) -> list[Path]:
-        """Oldest first."""
-        return sorted(self.folder.glob("state-*.pt"))
+        """Those of this training, oldest first."""
+        return sorted(self.folder.glob(f"state-{self.key[:8]}-*.pt"))
 
     def due(self) -> bool:
         return time.monotonic() - self.last >= 60 * self.minutes
 
     def save(self, step: int, state: dict) -> None:
         """Write the state after `step` steps in all: whole or not at all. state: tensors, plain values. Error: a full disk."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         payload = io.BytesIO()
-        torch.save(state | {"key": self.key}, payload)
+        torch.save(state, payload)
         digest = hashlib.sha256(payload.getbuffer()).hexdigest()
         try:
-            with replaced(self.folder / f"state-{step:09d}.pt") as part, part.open("wb") as f:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with replaced(self.folder / f"state-{self.key[:8]}-{step:09d}.pt") as part, part.open("wb") as f:
                 f.write(f"{digest}\n".encode())
                 f.write(payload.getbuffer())
         except OSError as e:
             left = self.files()[-1:]
             kept = f"{left[0].name} is kept" if left else "nothing was kept before"
             raise SDDError(
-                f"the state of step {step} cannot be written to {self.folder} ({e.strerror}); free space there and start"
-                f" again ({kept})"
+                f"the state of step {step} cannot be written to {self.folder} ({e}); free space there and start again ({kept})"
             ) from None
         for old in self.files()[:-KEPT]:
             old.unlink()
@@ -59,54 +57,37 @@ class States:
 
     def load(self) -> dict | None:
         """The newest state that is whole, or None where there is none of this training; what is left aside is said."""
+        for path in self.folder.glob("*.part"):
+            path.unlink()  # of a process that was killed while it wrote
+        if foreign := set(self.folder.glob("state-*.pt")) - set(self.files()):
+            self.say(f"{len(foreign)} states in {self.folder.name} are of trainings with other settings: left aside")
         for path in reversed(self.files()):
             digest, _, payload = path.read_bytes().partition(b"\n")
             if hashlib.sha256(payload).hexdigest().encode() != digest:
-                self.say(f"{path.name} is not whole: left aside")
+                self.say(f"{path.name} is not whole: deleted")
+                path.unlink()
                 continue
-            state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-            if state.pop("key") != self.key:
-                self.say(f"{path.name} is of a training with other settings: left aside")
-                continue
-            return state
+            return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
         return None
 
     def clear(self) -> None:
-        """Delete them: the training has ended and its result is kept elsewhere."""
-        for path in self.files():
+        """Delete them and those of other settings: a training has ended and its result is kept elsewhere."""
+        for path in (*self.folder.glob("state-*.pt"), *self.folder.glob("*.part")):
             path.unlink()
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
 
 
-def random_state() -> dict:
-    """What every source of randomness of this process would give next, as plain values and tensors."""
-    name, keys, position, has_gauss, gauss = np.random.get_state()
-    numpy = [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss]
-    cuda = [t.clone() for t in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else []
-    return {"python": random.getstate(), "numpy": numpy, "torch": torch.get_rng_state(), "cuda": cuda}
-
-
-def set_random_state(state: dict) -> None:
-    """Back to a `random_state`."""
-    random.setstate(state["python"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
-
-
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """While inside, the first Ctrl-C (or SIGTERM) is only noted, so that a step is never cut in two; a second one interrupts.
+    """While inside, Ctrl-C and SIGTERM are only noted, so that a step is never cut in two; a second Ctrl-C interrupts.
 
     Yields a function that says whether one has come. Only the main thread can take signals; elsewhere none is noted.
     """
     came: list[int] = []
 
     def note(number, _frame):
-        if came:
+        if number == signal.SIGINT and number in came:
             raise KeyboardInterrupt
         came.append(number)
 

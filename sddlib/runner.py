@@ -52,7 +52,7 @@ def run_notebooks(names: list[str], profile: str, overrides: dict, run_dir: Path
 
 
 class _Log:
-    """What a kernel prints: all of it to a file, the lines of training epochs also to the screen."""
+    """What a kernel prints: all of it to a file, what is said of a training under way also to the screen."""
 
     def __init__(self, stream, say):
         self.stream, self.say = stream, say
@@ -60,7 +60,7 @@ class _Log:
     def write(self, text: str) -> None:
         self.stream.write(text)
         for line in text.splitlines():
-            if line.startswith("epoch "):
+            if line.startswith(("epoch ", "goes on after ", "memory of training ", "  total ")):
                 self.say(f"  {line}")
 
     def flush(self) -> None:

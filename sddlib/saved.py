@@ -13,7 +13,7 @@ from . import SDDError, __version__
 from .data import Sample
 from .embedded import sha256
 from .evaluate import read_scores, sample_rows, write_csv
-from .parallel import rank, wait, world
+from .parallel import from_first, rank, wait, world
 from .profiles import read_json
 from .protocols import Protocol
 from .runs import write_json
@@ -80,9 +80,8 @@ def saved_scores(
     rows, said = (None, f"{path.parent.name}/{path.name}: scoring again, as asked") if rescore else find_saved(path, settings)
     if rank() == 0:
         print(said)
-    wait()  # no file changes before all have looked
-    if rows is not None:
-        return rows
+    if from_first(rows is not None):  # the first process decides for all: a shared disk may show the others an older state
+        return read_scores(path) if rows is None else rows
     folder = path.with_suffix(".parts")
     if rank() == 0 and rescore:
         shutil.rmtree(folder, ignore_errors=True)
@@ -92,7 +91,7 @@ def saved_scores(
     score_parts(model, samples, root, {k: parts[k] for k in range(rank(), len(parts), world())}, prepare, batch, workers)
     wait()
     if rank() == 0:
-        join(parts, path, samples, root, settings)
+        assemble(parts, path, samples, root, settings)
     wait()
     return read_scores(path)
 
@@ -117,7 +116,7 @@ def score_parts(model, samples: list[Sample], root: Path, parts: dict[int, Path]
         write_csv(list(islice(rows, len(images[k]))), file)
 
 
-def join(parts: list[Path], path: Path, samples: list[Sample], root: Path, settings: dict) -> None:
+def assemble(parts: list[Path], path: Path, samples: list[Sample], root: Path, settings: dict) -> None:
     """PATH and its JSON from all parts, every image once and in order, or an error; the parts are deleted."""
     if absent := [file for file in parts if not file.is_file()]:
         raise SDDError(f"part {absent[0].name} was not written; let all processes see the folder {path.parent}, and go on")

@@ -11,6 +11,7 @@ from .protocols import EQUALISED, Protocol, choose, get_protocol
 from .recipes import check_trained_on, load_scorer, subset
 from .report import NAMES
 from .saved import saved_scores
+from .scorer import read_about
 
 
 @dataclass
@@ -48,7 +49,11 @@ def score_run(
     if unknown := [m for m in equalise if m not in NAMES]:
         raise SDDError(f"equalise names {unknown[0]!r}, which is no method; there are {near(unknown[0], NAMES)}")
     root, benchmark = benchmark_root(source), subset(read_benchmark(source, layout), limit)
-    samples, notes = choose([s for s in benchmark if s.split != "train"], rules)
+    classes = read_about(run_dir / "checkpoints" / f"{next(iter(NAMES))}.safetensors").get("classes")
+    if classes:  # training saw only these class folders of validation, and the threshold is theirs
+        known = {s.path for s in read_benchmark(source, layout, classes, ("val",))}
+    held_out = [s for s in benchmark if s.split != "train" and not (classes and s.split == "val" and s.path not in known)]
+    samples, notes = choose(held_out, rules)
     found = Scored(rules, samples, root, notes, {}, {}, {})
     places = {0: run_dir / "scores", EQUALISED: run_dir / "scores" / f"jpeg{EQUALISED}"}
     for method in NAMES:

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,15 @@ from PIL import Image
 
 from sddlib.backbone import Backbone
 from sddlib.baselines.lora import LoraLinear
+from sddlib.crops import Crops
 from sddlib.data import Sample
 from sddlib.detector import Detector
 from sddlib.optim import TrainConfig
-from sddlib.parallel import join, rank
+from sddlib.parallel import average_gradients, join, rank, world
 from sddlib.presets import get_preset
+from sddlib.randomness import seed_everything
 from sddlib.resume import States
-from sddlib.train import seed_everything, train
+from sddlib.train import train
 from sddlib.weights import load_backbone
 
 SMALL = {"M": 10, "width": 32, "heads": 4, "channels": (4, 6, 8), "F_low": 12}
@@ -53,10 +56,30 @@ def main(folder: str, jobs: str) -> None:
     for job in json.loads(jobs):
         states = job.get("states") and States(Path(job["states"]), "key", job.get("minutes", 0.0), lambda _: None)
         model = new_model(job.get("kind", "sdd"), **job.get("fields", {}))
+        if job.get("spoil") == rank():
+            model.loss = partial(no_number, model.loss)
+        found = {"gradients": first_gradients(model, samples["train"][:8])}
         config = TrainConfig(**{**CONFIG, **job.get("config", {})})
         history = train(model, samples["train"], samples["val"], config, 64, lambda _: None, states)
         if rank() == 0:
-            torch.save({"history": history, "state": model.state_dict()}, job["out"])
+            torch.save({**found, "history": history, "state": model.state_dict()}, job["out"])
+
+
+def no_number(loss, x, y) -> dict[str, torch.Tensor]:
+    return {name: value * float("nan") for name, value in loss(x, y).items()}
+
+
+def first_gradients(model, samples: list[Sample]) -> dict[str, torch.Tensor]:
+    """Those of one step on these samples, each process taking its share of them; the model is left as it was."""
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    mine = samples[rank() * len(samples) // world() :][: len(samples) // world()]
+    x, y = (torch.stack([torch.as_tensor(item[i]) for item in Crops(mine, 64, train=False)]) for i in (0, 1))
+    model.train().loss(x, y)["total"].backward()
+    average_gradients(model.parameters())
+    found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad(set_to_none=True)
+    model.load_state_dict(before)
+    return found
 
 
 def easy_set_again(folder: Path) -> dict[str, list[Sample]]:

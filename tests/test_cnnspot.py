@@ -11,7 +11,8 @@ from sddlib.baselines.cnnspot import CNNSpot
 from sddlib.data import Sample
 from sddlib.optim import TrainConfig
 from sddlib.perturb import Augment, blur, jpeg
-from sddlib.train import seed_everything, train
+from sddlib.randomness import seed_everything
+from sddlib.train import train
 
 ALWAYS = Augment(blur_prob=1.0, jpeg_prob=1.0)
 

@@ -1,6 +1,6 @@
 """A job from a notebook's parameters: what makes a checkpoint another one, what does not, and that a stopped one goes on."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +9,7 @@ from trees import univfd
 
 from sddlib import SDDError, fitting
 from sddlib.fitting import fit, job_bank, new_model, read_job
+from sddlib.optim import TRAINING
 from sddlib.profiles import ROOT, all_parameters
 from sddlib.resume import States
 
@@ -92,7 +93,7 @@ def test_a_stopped_job_goes_on_and_retrain_starts_anew(tmp_path, monkeypatch):
     monkeypatch.undo()
     said = []
     resumed = fit(job, "lora", log=said.append)
-    assert said[0].startswith("memory of training on each CPU") and said[1].startswith("goes on after epoch 0, step 1 of")
+    assert said[0].startswith("memory of training in each process") and said[1].startswith("goes on after epoch 0, step 1 of")
     assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in whole.state_dict().items())
     again = []
     fit(replace(job, retrain=True), "lora", log=again.append)
@@ -114,3 +115,12 @@ def test_bank_that_others_cannot_read_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(fitting, "save_bank", lambda *_: None)
     with pytest.raises(SDDError, match="put the run folder where all processes see it"):
         job_bank(make(tmp_path), torch.device("cpu"))
+
+
+def test_profile_release_trains_as_the_authors_code_does(tmp_path):
+    """Rates, stop and transforms of TRAINING["release"], which notebook 05 shows, and its batch."""
+    univfd(tmp_path)
+    p = SimpleNamespace(**all_parameters("release", "03_train", {"manifest": str(tmp_path)}))
+    config, wanted = asdict(read_job(p, tmp_path, p.weights, tmp_path).config), asdict(TRAINING["release"])
+    free = ("workers", "checkpointing", "precision")  # means, not choices of theirs
+    assert {k: v for k, v in config.items() if k not in free} == {k: v for k, v in wanted.items() if k not in free}

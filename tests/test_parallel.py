@@ -13,6 +13,7 @@ from sddlib import SDDError
 from sddlib.crops import TwinBatches
 from sddlib.data import read_manifest
 from sddlib.evaluate import read_scores
+from sddlib.optim import TrainConfig
 from sddlib.parallel import BatchNorm2d, average_gradients, everyones, from_first, join, rank, together, world
 from sddlib.profiles import ROOT
 from sddlib.recipes import subset
@@ -44,6 +45,7 @@ def launch(world: int, command: list[str], timeout: int = 120) -> None:
 
 KINDS = {
     "paper": {"fields": {"lora_dropout": 0.0}},
+    "parts": {"fields": {"lora_dropout": 0.0}, "config": {"accumulate": 2}},
     "lora": {"kind": "lora", "fields": {"lora_dropout": 0.0}},
     "release": {"fields": {"preset": "release", "channels": [8, 4, 1], "lora_dropout": 0.0, "attention_dropout": 0.0}},
 }
@@ -54,7 +56,9 @@ def outcomes(folder, tmp_path_factory):
     """(name, processes) -> {history, state}: each kind with one process and with two, and one that is to be resumed."""
     out, config = tmp_path_factory.mktemp("out"), {"epochs": 2}
     for n in (1, 2):
-        jobs = [{**job, "config": config, "out": str(out / f"{name}{n}.pt")} for name, job in KINDS.items()]
+        jobs = [
+            {**job, "config": config | job.get("config", {}), "out": str(out / f"{name}{n}.pt")} for name, job in KINDS.items()
+        ]
         if n == 2:
             jobs += [{"config": config, "out": str(out / "whole2.pt"), "states": str(out / "states")}]
         launch(n, [easy.__file__, str(folder), json.dumps(jobs)])
@@ -74,6 +78,9 @@ def test_two_processes_give_the_losses_of_one_with_the_same_global_batch(kind, o
         assert a.keys() == b.keys()
         near = pytest.approx({k: a[k] for k in a if k != "seconds"}, rel=1e-3, abs=1e-6)
         assert {k: b[k] for k in a if k != "seconds"} == near
+    assert one["gradients"].keys() == two["gradients"].keys()
+    for name, g in one["gradients"].items():  # AdamW would hide a wrong factor
+        assert torch.allclose(two["gradients"][name], g, rtol=1e-3, atol=1e-5 * g.abs().max().item() + 2e-6), name
     for name, value in one["state"].items():
         # a bias of keys, or before BN, has no gradient but rounding, which AdamW blows up to full steps; means of BN follow it
         if not name.endswith(("bias", "running_mean")):
@@ -105,8 +112,17 @@ def test_parts_of_all_processes_are_the_batch_and_epochs_differ():
                 mine = [every[r][epoch][k * parts + part] for part in range(parts) for r in range(world_)]
                 assert sum(mine, []) == batch and len({len(m) for m in mine}) == 1
     assert whole[0] != whole[1]
+    assert TrainConfig(batch=12, accumulate=2).part(3) == 2
     with pytest.raises(SDDError, match="batch 12 cannot be cut into 2 parts for 4 processes"):
-        pieces(2, (0, 4))
+        TrainConfig(batch=12, accumulate=2).part(4)
+
+
+def test_a_loss_that_is_no_number_in_one_process_ends_all_with_its_images(folder):
+    jobs = [{"spoil": 1, "out": ""}]
+    with pytest.raises(
+        AssertionError, match=r"(?s)the loss became nan in epoch 1, batch 1 .*the loss became nan in epoch 1, batch 1 "
+    ):
+        launch(2, [easy.__file__, str(folder), json.dumps(jobs)])
 
 
 def test_one_process_is_left_as_it_is():

@@ -12,9 +12,10 @@ import easy
 import pytest
 import torch
 
-from sddlib import SDDError, resume
+from sddlib import SDDError
 from sddlib.optim import TrainConfig
-from sddlib.resume import States, random_state, set_random_state, stop_requests
+from sddlib.randomness import random_state, set_random_state
+from sddlib.resume import States, stop_requests
 from sddlib.train import train
 
 
@@ -121,7 +122,7 @@ def when_reached(step: int, states: Path, process: subprocess.Popen) -> None:
 
 def test_sigkill_and_sigterm_lose_nothing(folder, tmp_path):
     """Real processes: one killed with SIGKILL, one told to stop with SIGTERM, one left to end, and then one undisturbed."""
-    states, config = tmp_path / "states", {"epochs": 8}
+    states, config = tmp_path / "states", {"epochs": 16}
     job = {"out": str(tmp_path / "resumed.pt"), "states": str(states), "config": config}
     killed = start(folder, job)
     when_reached(2, states, killed)
@@ -132,7 +133,7 @@ def test_sigkill_and_sigterm_lose_nothing(folder, tmp_path):
     when_reached(before + 2, states, told)
     told.send_signal(signal.SIGTERM)
     assert told.wait() != 0 and "its state is kept in" in told.stderr.read()
-    assert not (tmp_path / "resumed.pt").exists() and before < reached(states) < 24
+    assert not (tmp_path / "resumed.pt").exists() and before < reached(states) < 48
     assert start(folder, job, {"out": str(tmp_path / "whole.pt"), "config": config}).wait() == 0
     one, other = (torch.load(tmp_path / f"{name}.pt") for name in ("whole", "resumed"))
     assert all(torch.equal(one["state"][k], other["state"][k]) for k in one["state"])
@@ -148,7 +149,7 @@ def test_ctrl_c_ends_after_the_step_and_keeps_it_whatever_the_minutes(samples, t
     states = States(tmp_path, "key", 60.0, quiet)
     with pytest.raises(KeyboardInterrupt, match="stopped in epoch 1 after step 1 of 3, its state is kept in"):
         train(model, samples["train"], samples["val"], TrainConfig(**easy.CONFIG), 64, quiet, states)
-    assert [p.name for p in states.files()] == ["state-000000001.pt"]
+    assert [p.name for p in states.files()] == ["state-key-000000001.pt"]
     said = []
     assert same(run(samples, States(tmp_path, "key", 60.0, quiet), log=said.append), whole)
     assert said[0] == "goes on after epoch 0, step 1 of 3"
@@ -164,17 +165,37 @@ def test_second_request_to_stop_interrupts_at_once_and_handlers_come_back():
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_last_two_states_are_kept_and_a_truncated_one_is_left_aside_for_the_one_before(samples, tmp_path):
+def test_sigterm_after_ctrl_c_cuts_no_step(samples):
+    """What a Jupyter server sends to a kernel that it shuts down."""
+    with stop_requests() as asked:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        assert asked()
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_ctrl_c_while_validating_keeps_the_epoch(samples, tmp_path, epoch):
+    """In the last epoch too, when all is computed but the result not yet handed over."""
+    whole, model, states = run(samples), easy.new_model(), States(tmp_path, "key", 60.0, quiet)
+    evaluate = model.eval
+    model.eval = lambda: (os.kill(os.getpid(), signal.SIGINT) if next(calls) == epoch else None, evaluate())[1]
+    calls = iter(range(1, 9))
+    with pytest.raises(KeyboardInterrupt, match=f"stopped in epoch {epoch + 1} after step 0 of 3, its state is kept"):
+        train(model, samples["train"], samples["val"], TrainConfig(**easy.CONFIG), 64, quiet, states)
+    assert same(run(samples, States(tmp_path, "key", 60.0, quiet)), whole)
+
+
+def test_last_two_states_are_kept_and_a_truncated_one_is_deleted_for_the_one_before(samples, tmp_path):
     whole, said = run(samples), []
     with pytest.raises(Stop):
         run(samples, StopsAfter(tmp_path, 5))
     states = States(tmp_path, "key", 0.0, said.append)
-    assert [p.name for p in states.files()] == ["state-000000004.pt", "state-000000005.pt"]
+    assert [p.name for p in states.files()] == ["state-key-000000004.pt", "state-key-000000005.pt"]
     data = states.files()[1].read_bytes()
     states.files()[1].write_bytes(data[: len(data) // 2])
     log = []
     assert same(run(samples, states, log=log.append), whole)
-    assert said == ["state-000000005.pt is not whole: left aside"] and log[0] == "goes on after epoch 1, step 1 of 3"
+    assert said == ["state-key-000000005.pt is not whole: deleted"] and log[0] == "goes on after epoch 1, step 1 of 3"
 
 
 def test_one_changed_byte_is_seen(tmp_path):
@@ -186,12 +207,29 @@ def test_one_changed_byte_is_seen(tmp_path):
     assert states.load() is None
 
 
-def test_states_of_another_training_are_not_taken(samples, tmp_path):
+def test_states_of_another_training_are_not_taken_and_do_not_displace_new_ones(samples, tmp_path):
+    """They are further on; what is new must be kept beside them all the same."""
     with pytest.raises(Stop):
-        run(samples, StopsAfter(tmp_path, 2, "other"))
+        run(samples, StopsAfter(tmp_path, 8, "other"))
+    with pytest.raises(Stop):
+        run(samples, StopsAfter(tmp_path, 2))
     said = []
-    assert same(run(samples, States(tmp_path, "key", 60.0, said.append)), run(samples))
-    assert said and all(line.endswith("of a training with other settings: left aside") for line in said)
+    states = States(tmp_path, "key", 60.0, said.append)
+    assert len(states.files()) == 2 and len(list(tmp_path.iterdir())) == 4
+    assert same(run(samples, states), run(samples))
+    assert said == [f"2 states in {tmp_path.name} are of trainings with other settings: left aside"]
+    states.clear()
+    assert not tmp_path.exists()
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+    states = States(tmp_path, "key", 0.0, quiet)
+    states.save(1, {"w": torch.ones(1)})
+    (tmp_path / "state-key-000000002.pt.123.part").write_bytes(b"half")
+    assert states.load()["w"] == 1 and [p.name for p in tmp_path.iterdir()] == ["state-key-000000001.pt"]
+
+
+SAID = r"step 3 cannot be written to .*No space left on device\); free .* \(state-key-000000002.pt is kept\)"
 
 
 def test_full_disk_is_one_sentence_and_the_state_before_is_whole(samples, tmp_path, monkeypatch):
@@ -199,17 +237,15 @@ def test_full_disk_is_one_sentence_and_the_state_before_is_whole(samples, tmp_pa
     real = os.fsync
 
     def full(descriptor):
-        if list(tmp_path.glob("state-000000003.pt.*.part")):
+        if list(tmp_path.glob("state-key-000000003.pt.*.part")):
             raise OSError(28, "No space left on device")
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(
-        SDDError, match=r"step 3 cannot be written to .* \(No space left on device\); free space .*000000002.pt is"
-    ):
+    with pytest.raises(SDDError, match=SAID):
         run(samples, states)
     monkeypatch.undo()
-    assert [p.name for p in sorted(tmp_path.iterdir())] == ["state-000000001.pt", "state-000000002.pt"]
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["state-key-000000001.pt", "state-key-000000002.pt"]
     assert same(run(samples, States(tmp_path, "key", 60.0, quiet)), whole)
 
 
@@ -223,7 +259,10 @@ def test_a_loss_that_is_no_number_names_the_batch_and_keeps_the_last_good_state(
         return {k: v * float("nan") for k, v in found.items()} if len(calls) == 5 else found
 
     model.loss = spoiled
-    with pytest.raises(SDDError, match=r"the loss became nan in epoch 2, batch 2 \(train\d+.png, .* and 5 more\); look at"):
+    with pytest.raises(
+        SDDError,
+        match=r"nan in epoch 2, batch 2 \(train\d+.png, .* and 5 more\); look at .* \(state-key-000000004.pt is kept\)",
+    ):
         train(
             model, samples["train"], samples["val"], TrainConfig(**easy.CONFIG), 64, quiet, States(tmp_path, "key", 0.0, quiet)
         )
@@ -264,4 +303,3 @@ def test_random_state_comes_back():
     draws = [(random.random(), np.random.rand(3).tolist(), np.random.randn(), torch.rand(2).tolist()) for _ in range(2)]
     set_random_state(state)
     assert (random.random(), np.random.rand(3).tolist(), np.random.randn(), torch.rand(2).tolist()) == draws[0]
-    assert resume.KEPT == 2

@@ -17,7 +17,7 @@ from sddlib.baselines.lora import LinearOutput
 from sddlib.data import Sample
 from sddlib.evaluate import COLUMNS, read_scores, score_samples
 from sddlib.protocols import PROTOCOLS
-from sddlib.saved import images_hash, saved_scores, share
+from sddlib.saved import images_hash, saved_scores
 
 NATIVE = PROTOCOLS["full-native"]
 
@@ -58,14 +58,6 @@ def samples(tmp_path):
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
     monkeypatch.setattr(saved, "PART", 4)
-
-
-@pytest.mark.parametrize("n", [0, 1, 5, 6, 7, 100])
-@pytest.mark.parametrize("world", [1, 2, 3, 8])
-def test_shares_of_all_processes_hold_everything_once(n, world):
-    dealt = [i for rank in range(world) for i in share(n, rank, world)]
-    assert sorted(dealt) == list(range(n))
-    assert max(len(share(n, r, world)) for r in range(world)) - min(len(share(n, r, world)) for r in range(world)) <= 1
 
 
 def test_scores_are_those_of_one_go_in_parts_or_not(samples, tmp_path):
@@ -177,8 +169,7 @@ def test_no_images_are_an_error(tmp_path):
 
 
 def test_part_that_no_process_wrote_is_an_error(samples, tmp_path, monkeypatch):
-    monkeypatch.setattr(saved, "processes", lambda: (0, 2))
-    monkeypatch.setattr(saved, "wait", lambda: None)
+    monkeypatch.setattr(saved, "world", lambda: 2)
     with pytest.raises(SDDError, match="was not written; let all processes see the folder"):
         saved_scores(Counting(), samples, tmp_path, tmp_path / "sdd.csv", NATIVE)
 

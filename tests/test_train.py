@@ -16,7 +16,8 @@ from sddlib.data import Sample
 from sddlib.detector import Detector
 from sddlib.optim import TRAINING, TrainConfig, trainable
 from sddlib.presets import get_preset
-from sddlib.train import seed_everything, validate
+from sddlib.randomness import seed_everything
+from sddlib.training import validate
 from sddlib.weights import load_backbone
 
 PRESET = get_preset("paper", M=10, width=32, heads=4, channels=(4, 6, 8), F_low=12, lora_dropout=0.1)

@@ -11,6 +11,7 @@ from ..backbone import Backbone
 from ..crops import Crops
 from ..data import Sample
 from ..parallel import pick_device
+from ..perturb import Augment
 from ..presets import Preset
 from ..scorer import Scorer
 from ..train import progress
@@ -53,15 +54,18 @@ class LinearProbe(Scorer):
         size: int,
         views: int = 2,
         seed: int = 0,
+        resize: int = 0,
+        augment: float = 0.0,
         workers: int = 0,
         keep: bool = True,
     ) -> dict:
         """Fit the head on `views` random crops of every training image; the L2 penalty is chosen on validation BCE.
 
-        The crops are those a trained detector sees in its first epochs with the same seed, without its augmentation.
-        workers, keep: as in a TrainConfig. Returns what was chosen.
+        The crops are those a trained detector sees in its first epochs with the same seed. resize, augment, workers, keep: as
+        in a TrainConfig. Returns what was chosen.
         """
-        crops, sets = Crops(train, size, train=True, seed=seed, keep=keep), []
+        looks = {"resize": resize, "augment": Augment(blur_prob=augment, jpeg_prob=augment)}
+        crops, sets = Crops(train, size, train=True, seed=seed, keep=keep, **looks), []
         for crops.epoch in range(views):
             sets.append(self.embed_samples(crops, workers))
         X, y = np.concatenate([s[0] for s in sets]), np.concatenate([s[1] for s in sets])
