@@ -30,6 +30,7 @@ def sweep(grid: Grid, runs: Path = RUNS, jobs: int = 1, scheduler: str = "", ret
     """
     if jobs < 1:
         raise SDDError(f"--jobs {jobs}: give a whole number above 0")
+    runs = runs.resolve()  # as the processes of the runs stand elsewhere
     folder, registry = runs / grid.name, Registry(runs / "index.jsonl")
     if folder.is_symlink() or (folder / "run.json").exists():
         raise SDDError(f"{shown(folder)} is a run folder, no sweep's; rename the grid file")
