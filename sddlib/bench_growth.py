@@ -32,7 +32,10 @@ def with_images(model: torch.nn.Module, x: torch.Tensor, pairs: int) -> None:
     """Print the time of scoring 2n and 4n images by that of n, a model and x (n, 3, H, W)."""
     for times in TIMES:
         mid, low, high, _ = ratio(scoring(model, x.repeat(times, 1, 1, 1)), scoring(model, x), pairs)
-        print(f"scoring {times}n images / n images, n = {len(x)}: {mid:.2f} [{low:.2f}, {high:.2f}], linear is {times}")
+        print(
+            f"scoring {times}n images / n images, n = {len(x)}: {mid:.2f} [{low:.2f}, {high:.2f}], linear is {times}",
+            flush=True,
+        )
 
 
 def with_bank(encoder: Callable[[], Backbone], preset: Preset, x: torch.Tensor, pairs: int) -> None:
@@ -51,5 +54,6 @@ def with_bank(encoder: Callable[[], Backbone], preset: Preset, x: torch.Tensor, 
         mid, low, high, _ = ratio(scoring(large, x), scoring(base, x), pairs)
         print(
             f"scoring with M {M} / M {SIZES[0]}: {mid:.2f} [{low:.2f}, {high:.2f}], operations {more:.2f}; "
-            f"bank queries computed {len(made)} time(s) in {pairs + 1} passes"
+            f"bank queries computed {len(made)} time(s) in {pairs + 1} passes",
+            flush=True,
         )

@@ -29,18 +29,19 @@ SCORED = 1_000_000
 @dataclass(frozen=True)
 class Assumptions:
     """What hours rest on beside counted operations. The peaks are those of an A100: bfloat16, and float32 without TF32, which
-    torch leaves off. utilisation: share of a peak that is reached. efficiency: of each of 1, 8 or 64 GPUs. loader: images a
-    second and CPU core, decoded and cropped."""
+    torch leaves off. utilisation: share of each peak that is reached. efficiency: of each of 1, 8 or 64 GPUs. loader: images
+    a second and CPU core, decoded and cropped."""
 
     bfloat16: float = 312e12
     float32: float = 19.5e12
-    utilisation: float = 0.35
+    utilisation_bfloat16: float = 0.35
+    utilisation_float32: float = 0.6
     efficiency: tuple[float, ...] = (1.0, 0.95, 0.9)
     loader: float = 150.0
 
     def seconds(self, low: int, full: int) -> float:
         """Of one GPU, for so many operations in bfloat16 and in float32."""
-        return (low / self.bfloat16 + full / self.float32) / self.utilisation
+        return low / (self.bfloat16 * self.utilisation_bfloat16) + full / (self.float32 * self.utilisation_float32)
 
 
 @dataclass(frozen=True)
@@ -73,21 +74,22 @@ def count(name: str, size: int, preset: Preset, checkpointing: bool) -> Costs:
 
 
 def rows(costs: Costs, epochs: int, precision: str, memory: dict[str, dict[int, float]], a: Assumptions) -> list[list]:
-    """The table: job, GPUs, hours of SDD, LoRA + linear and the frozen encoder, GB a GPU, images/s of SDD, cores that feed it.
+    """The table: job, GPUs, hours of SDD, of LoRA + linear and of one pass of frozen CLIP, GB a GPU, images/s of SDD, CPU cores
+    that feed it.
 
     memory: job ("train", "score") -> GPUs -> bytes a GPU.
     """
     low = costs.lora_step if precision == "bfloat16" else 0  # autocast is the encoder's alone
     step = a.seconds(low, costs.sdd_step - low)
     lora_step = a.seconds(low, costs.lora_step - low)
-    jobs = [(f"train {name}", n * epochs, "train", step, lora_step) for name, n in TRAINING_SETS.items()]
+    jobs = [(f"train {name}", n, epochs, "train", step, lora_step) for name, n in TRAINING_SETS.items()]
     forward = a.seconds(0, costs.encoder)  # scores are always computed in float32
-    jobs.append((f"score {SCORED:,} images", SCORED, "score", a.seconds(0, costs.sdd), forward))
-    table = [["job", "GPUs", "SDD h", "LoRA + linear h", "frozen encoder h", "SDD GB/GPU", "images/s", "loader cores"]]
-    for name, images, kind, sdd, lora in jobs:
+    jobs.append((f"score {SCORED:,} images", SCORED, 1, "score", a.seconds(0, costs.sdd), forward))
+    table = [["job", "GPUs", "SDD h", "LoRA + linear h", "frozen CLIP h", "SDD GB/GPU", "images/s", "loader cores"]]
+    for name, images, passes, kind, sdd, lora in jobs:
         for gpus, efficiency in zip(GPUS, a.efficiency, strict=True):
             speed = gpus * efficiency  # in single GPUs
-            hours = [f"{images * seconds / speed / 3600:.2f}" for seconds in (sdd, lora, forward)]
+            hours = [f"{images * seconds / speed / 3600:.2f}" for seconds in (passes * sdd, passes * lora, forward)]
             gb = f"{memory[kind][gpus] / GB:.1f}"
             table.append([name, gpus, *hours, gb, f"{speed / sdd:,.0f}", f"{speed / sdd / a.loader:.1f}"])
     return table
@@ -100,21 +102,21 @@ def assumed(a: Assumptions, costs: Costs, args: argparse.Namespace) -> str:
     efficiency = zip(GPUS, a.efficiency, strict=True)
     return "\n".join(
         (
-            "Counted: operations of matrix products, attention and convolutions of an image, in 10^9, scoring: "
-            f"SDD {giga['sdd']}, bare encoder {giga['encoder']} (ratio {costs.sdd / costs.encoder:.2f}); "
-            f"training: SDD {giga['sdd_step']}, LoRA + linear {giga['lora_step']} "
-            f"(ratio {costs.sdd_step / costs.lora_step:.2f}).",
-            "Counted: bytes, as in the memory plan.",
+            "Counted: bytes, and operations of matrix products, attention and convolutions. In 10^9 an image:",
+            f"- scoring: SDD {giga['sdd']}, bare encoder {giga['encoder']}, ratio {costs.sdd / costs.encoder:.2f};",
+            f"- training: SDD {giga['sdd_step']}, LoRA + linear {giga['lora_step']}, "
+            f"ratio {costs.sdd_step / costs.lora_step:.2f}.",
             "Assumed, not measured:",
             f"- a GPU's peak: {a.bfloat16 / 1e12:g} TFLOP/s in bfloat16, {a.float32 / 1e12:g} in float32 (A100; TF32 is off);",
-            f"- utilisation {a.utilisation:g} of the peak; what is bound by memory rather than operations is in that figure;",
+            f"- of these are reached {a.utilisation_bfloat16:g} and {a.utilisation_float32:g}, what waits for memory included;",
             f"- the encoder trains in {args.precision}, all else and all scoring runs in float32;",
             f"- of the speed of so many single GPUs: {', '.join(f'{e:g} on {g}' for g, e in efficiency)};",
-            f"- {sets}, as published, not counted here; {args.epochs} epochs, no early stopping, validation not included;",
+            f"- {sets}, as published, not counted here;",
+            f"- {args.epochs} epochs, no early stopping, validation not included;",
             f"- {args.batch} images a step on each GPU, so that the batch grows with the GPUs: the paper's 32 are one GPU's,",
             "  and learning rates for larger batches are not known;",
-            f"- loaders deliver {a.loader:g} images/s a core; fewer cores than the table's last column make loading the limit;",
-            "- frozen encoder: one forward pass an image, in float32, as for a linear probe without stored features.",
+            f"- loaders deliver {a.loader:g} images/s a core; with fewer cores than in the last column, loading is the limit;",
+            "- frozen CLIP: one pass over the images in float32, as for a linear probe whose features are stored.",
         )
     )
 
@@ -131,7 +133,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--checkpointing", action="store_true", help="with gradient checkpointing")
     made.add_argument("--tflops-bfloat16", type=float, default=default.bfloat16 / 1e12, help="a GPU's peak")
     made.add_argument("--tflops-float32", type=float, default=default.float32 / 1e12, help="a GPU's peak")
-    made.add_argument("--utilisation", type=float, default=default.utilisation, help="share of the peak that is reached")
+    made.add_argument("--utilisation", type=float, default=default.utilisation_bfloat16, help="share reached in bfloat16")
+    made.add_argument("--utilisation-float32", type=float, default=default.utilisation_float32, help="and in float32")
     made.add_argument("--loader", type=float, default=default.loader, help="images/s that a CPU core decodes and crops")
     return made
 
@@ -139,10 +142,10 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str]) -> int:
     """Print the memory plan of training, and hours and GPU memory for training and a million scores on 1, 8 and 64 GPUs."""
     args = parser().parse_args(argv)
-    if min(args.batch, args.epochs, args.tflops_bfloat16, args.tflops_float32, args.utilisation, args.loader) <= 0:
-        raise SDDError("--batch, --epochs, --tflops-*, --utilisation and --loader are numbers above 0")
-    preset = get_preset(args.preset)
-    a = Assumptions(args.tflops_bfloat16 * 1e12, args.tflops_float32 * 1e12, args.utilisation, loader=args.loader)
+    speeds = (args.tflops_bfloat16 * 1e12, args.tflops_float32 * 1e12, args.utilisation, args.utilisation_float32)
+    if min(args.batch, args.epochs, args.loader, *speeds) <= 0:
+        raise SDDError("--batch, --epochs, --tflops-*, --utilisation* and --loader are numbers above 0")
+    preset, a = get_preset(args.preset), Assumptions(*speeds, loader=args.loader)
     model = shapes(args.backbone, args.image_size, preset)[0]
     print(f"{args.backbone} at {args.image_size} px, preset {args.preset} (M {preset.M}, width {preset.width})\n")
     plans = {

@@ -38,7 +38,7 @@ def test_bench_prints_every_ratio(capsys):
     for preset in ("paper", "release"):
         assert re.search(rf"{preset}: SDD training step / LoRA-CLIP \+ linear head: \d+\.\d\d", said)
         assert re.search(rf"{preset}: SDD scoring / bare encoder: \d+\.\d\d", said)
-    assert re.search(r"scoring 4n images / n images, n = 2: \d+\.\d\d \[.*\], linear is 4", said)
+    assert re.search(r"scoring 4n images / n images, n = 1: \d+\.\d\d \[.*\], linear is 4", said)
     assert re.search(r"scoring with M 5000 / M 256: \d+\.\d\d \[.*\], operations \d+\.\d\d; bank queries computed 1 time", said)
     assert len(re.findall(r"2 loading workers, .*: [\d,]+ images/s, (?:ahead of|behind) the encoder's", said)) == 2
     assert re.search(r"JS \+ sampling [\d,]+ tokens/s / scipy, a call a token, [\d,]+: \d+\.\d", said)

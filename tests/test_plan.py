@@ -215,7 +215,7 @@ def test_a_training_step_costs_most_of_a_forward_pass_more_with_checkpointing():
 
 def test_hours_divide_by_the_speed_of_the_gpus_and_multiply_by_the_images():
     costs = paper_plan.Costs(encoder=100 * 10**9, lora_step=300 * 10**9, sdd=110 * 10**9, sdd_step=350 * 10**9)
-    a = paper_plan.Assumptions(bfloat16=200e12, float32=20e12, utilisation=0.5, loader=100)
+    a = paper_plan.Assumptions(bfloat16=200e12, float32=20e12, utilisation_bfloat16=0.5, utilisation_float32=0.5, loader=100)
     memory = {"train": {1: 3e9, 8: 4e9, 64: 4e9}, "score": {1: 2e9, 8: 2e9, 64: 2e9}}
     header, *table = paper_plan.rows(costs, 10, "bfloat16", memory, a)
     at = {(row[0], row[1]): dict(zip(header, row, strict=True)) for row in table}
@@ -224,6 +224,7 @@ def test_hours_divide_by_the_speed_of_the_gpus_and_multiply_by_the_images():
     one = at["train UnivFD, 4 classes", 1]
     assert float(one["SDD h"]) == pytest.approx(1_440_000 * step / 3600, abs=0.01)
     assert float(at["train UnivFD, 20 classes", 8]["SDD h"]) == pytest.approx(7_200_000 * step / 3600 / 7.6, abs=0.01)
+    assert float(one["frozen CLIP h"]) == pytest.approx(144_000 * 100e9 / 10e12 / 3600, abs=0.01)
     score = at["score 1,000,000 images", 64]
     assert float(score["SDD h"]) == pytest.approx(1e6 * 0.011 / 3600 / 57.6, abs=0.01)
     assert one["images/s"] == "125" and one["loader cores"] == "1.2" and one["SDD GB/GPU"] == "3.0"
@@ -240,7 +241,7 @@ def test_plan_command_prints_table_and_every_assumption(capsys):
     for value in (
         "312 TFLOP/s",
         "19.5 in float32",
-        "0.41",
+        "0.41 and 0.6",
         "0.95 on 8",
         "0.9 on 64",
         "144,000",
