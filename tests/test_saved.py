@@ -2,21 +2,25 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch.distributed as dist
 from PIL import Image
 from torch import nn
 
 from sddlib import SDDError, saved
 from sddlib.baselines.lora import LinearOutput
+from sddlib.baselines.probe import LinearProbe
 from sddlib.data import Sample
-from sddlib.evaluate import COLUMNS, read_scores, score_samples
+from sddlib.evaluate import COLUMNS, read_scores, score_samples, write_csv
+from sddlib.presets import get_preset
 from sddlib.protocols import PROTOCOLS
+from sddlib.recipes import encoder, load_scorer
 from sddlib.saved import images_hash, saved_scores, share
 
 NATIVE = PROTOCOLS["full-native"]
@@ -187,17 +191,10 @@ def test_part_that_no_process_wrote_is_an_error(samples, tmp_path, monkeypatch):
 
 WORKER = """
 import sys
-from pathlib import Path
-import torch.distributed as dist
 sys.path.insert(0, sys.argv[1])
-from sddlib import saved
-from sddlib.recipes import load_scorer
-from test_saved import NATIVE, found
-saved.PART = 4
-folder = Path(sys.argv[2])
-dist.init_process_group("gloo", rank=int(sys.argv[3]), world_size=2)
-rows = saved.saved_scores(load_scorer(folder / "probe.safetensors"), found(folder), folder, folder / "two" / "s.csv", NATIVE)
-print(len(rows), "rows")
+import test_saved
+test_saved.saved.PART = 4
+test_saved.score_together(test_saved.Path(sys.argv[2]), 1)
 """
 
 
@@ -205,29 +202,33 @@ def found(folder: Path) -> list[Sample]:
     return [Sample(p, 0, "camera", "f", "test", p.stem) for p in sorted((folder / "test").glob("*.png"))]
 
 
-def test_two_processes_neither_duplicate_nor_drop_an_image_and_score_as_one(tmp_path):
-    from sddlib.baselines.probe import LinearProbe
-    from sddlib.presets import get_preset
-    from sddlib.recipes import encoder, load_scorer
+def score(folder: Path, name: str) -> list[dict]:
+    return saved_scores(load_scorer(folder / "probe.safetensors"), found(folder), folder, folder / name, NATIVE)
 
+
+def score_together(folder: Path, rank: int) -> list[dict]:
+    """What each of two processes does; they meet in a file."""
+    meeting = {"init_method": f"file://{folder}/meeting", "rank": rank, "world_size": 2, "timeout": timedelta(seconds=120)}
+    dist.init_process_group("gloo", **meeting)
+    try:
+        return score(folder, "together.csv")
+    finally:
+        dist.destroy_process_group()
+
+
+def test_two_processes_neither_duplicate_nor_drop_an_image_and_score_as_one(tmp_path, monkeypatch):
     make_samples(tmp_path, 23)
     source = {"backbone": "tiny", "weights": "random", "image_size": 64}
     probe = LinearProbe(encoder(source, get_preset("paper").norm), get_preset("paper"))
     probe.save(tmp_path / "probe.safetensors", source)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    environment = os.environ | address | {"OMP_NUM_THREADS": "1"}
+    one, written = score(tmp_path, "one.csv"), []
+    monkeypatch.setattr(saved, "write_csv", lambda rows, path: written.append(path.name) or write_csv(rows, path))
     command = [sys.executable, "-c", WORKER, str(Path(__file__).parent), str(tmp_path)]
-    for folder in ("one", "two"):
-        (tmp_path / folder).mkdir()
-    running = [subprocess.Popen([*command, rank], env=environment, stdout=-1, stderr=-1, text=True) for rank in "01"]
-    model = load_scorer(tmp_path / "probe.safetensors")
-    one = saved_scores(model, found(tmp_path), tmp_path, tmp_path / "one" / "s.csv", NATIVE)
-    said = [p.communicate(timeout=120) for p in running]
-    assert [p.returncode for p in running] == [0, 0], said
-    assert all(out.splitlines()[-1] == "23 rows" for out, _ in said)
-    two = read_scores(tmp_path / "two" / "s.csv")
+    other = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=-1, stderr=-1, text=True)
+    two = score_together(tmp_path, 0)
+    out, err = other.communicate(timeout=120)
+    assert other.returncode == 0 and not out, err  # rank 0 alone speaks
+    assert [int(name[-9:-4]) for name in written[:-1]] == [0, 2, 4] and written[-1] == "together.csv"  # the other did 1, 3, 5
     assert [r["path"] for r in two] == [r["path"] for r in one] and len({r["path"] for r in two}) == 23
     np.testing.assert_allclose([r["score"] for r in two], [r["score"] for r in one], atol=1e-6)
     assert len({r["score"] for r in one}) > 20
