@@ -14,10 +14,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from . import SDDError
+from .benchmarks import stand_against
 
 
 def _test_sets(samples):
-    """{generator: the camera samples and that generator's, of split test}."""
+    """{generator: its fakes of split test, and before them the reals that they stand against}."""
     test = [s for s in samples if s.split == "test"]
     reals = [s for s in test if s.label == 0]
     fakes = defaultdict(list)
@@ -26,7 +27,8 @@ def _test_sets(samples):
             fakes[s.generator].append(s)
     if not reals or not fakes:
         raise SDDError("the samples hold no test reals or no test fakes; pass the whole manifest")
-    return {name: reals + fakes[name] for name in sorted(fakes)}
+    against = stand_against((s.generator for s in reals), sorted(fakes))
+    return {name: [s for s in reals if s.generator in against[name]] + fakes[name] for name in against}
 
 
 def _auroc(samples, scores):

@@ -1,5 +1,6 @@
 """The public benchmarks as data: test sets in the papers' order, families, published sizes. No image is read here."""
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 
@@ -17,14 +18,16 @@ class TestSet:
     reals: str = ""
 
 
-# UnivFD's 19 sets (Ojha et al., CVPR 2023) in the order of the SDD paper's Tables 1-2; sizes from the full downloads.
+# UnivFD's 19 sets (Ojha et al., CVPR 2023) in the order of the SDD paper's Tables 1-2; sizes from the full downloads. Those of
+# progan, biggan, stylegan, gaugan and stargan agree with the rounded totals of Wang et al. (CVPR 2020), Table 1, and accuracies
+# that others have published over the whole sets are whole numbers of images with them.
 UNIVFD = (
-    TestSet("progan", "gan"),
+    TestSet("progan", "gan", 4000, 4000),
     TestSet("cyclegan", "gan", 1321, 1321),
-    TestSet("biggan", "gan"),
-    TestSet("stylegan", "gan"),
-    TestSet("gaugan", "gan"),
-    TestSet("stargan", "gan"),
+    TestSet("biggan", "gan", 2000, 2000),
+    TestSet("stylegan", "gan", 5991, 5991),
+    TestSet("gaugan", "gan", 5000, 5000),
+    TestSet("stargan", "gan", 1999, 1999),
     TestSet("deepfake", "deepfake", 2707, 2698),
     TestSet("sitd", "low-level", 180, 180),
     TestSet("san", "low-level", 219, 219),
@@ -40,7 +43,12 @@ UNIVFD = (
     TestSet("dalle", "autoregressive", 1000, 1000, "laion"),
 )
 UNIVFD_FOLDERS = {"sitd": "seeingdark"}  # where a set's folder has another name
+UNIVFD_EXTRA = ("stylegan2", "whichfaceisreal")  # in the same archive, not among the 19
 PROGAN_4 = ("car", "cat", "chair", "horse")  # the 4-class training setting
+PROGAN_20 = tuple(
+    "airplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep sofa "
+    "train tvmonitor".split()
+)
 
 # SynRIS (FakeInversion, CVPR 2024) in the order of the SDD paper's Table 3; no public download is known, so no sizes.
 SYNRIS = tuple(
@@ -61,3 +69,18 @@ SYNRIS = tuple(
         "dalle3",
     )
 )
+SYNRIS_TRAINING = TestSet("stable_diffusion_v1", "text-to-image")  # what `train` and `val` hold where no folder names it
+
+
+def opposed(real: str, generators: Collection[str]) -> list[str]:
+    """Which of the generators a real of this `generator` value is tested against (the rule of `data.Sample`): those that it
+    names, joined by "+"; all of them if it names none (a camera)."""
+    named = real.split("+")
+    return [g for g in generators if g in named] or list(generators)
+
+
+def stand_against(reals: Iterable[str], fakes: Iterable[str]) -> dict[str, list[str]]:
+    """Generator of fakes -> the `generator` values of the reals that it is tested against."""
+    fakes = dict.fromkeys(fakes)
+    against = {r: opposed(r, fakes) for r in reals}
+    return {g: [r for r in against if g in against[r]] for g in fakes}

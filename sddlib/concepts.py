@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from . import SDDError
-from .data import Crops, Sample, read_csv
+from .crops import Crops
+from .data import Sample, read_csv
 
 
 @torch.inference_mode()
@@ -49,7 +50,7 @@ def column_labels(manifest: Path, column: str) -> dict[str, str]:
     rows = read_csv(manifest)
     if column not in rows[0]:
         raise SDDError(f"manifest {manifest} has no column {column!r}; name one that it has, or 'clusters'")
-    return {r["photo"]: r[column] for r in rows}
+    return {r.get("photo", r["path"]): r[column] for r in rows}
 
 
 def label_photographs(labels: dict[str, str], least: int = 5) -> dict[str, int]:

@@ -3,22 +3,19 @@
 import csv
 import hashlib
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
 
 from . import SDDError
+from .pictures import IMAGE_SUFFIXES, decode, open_image, to_rgb  # noqa: F401  the last two for those who look here
 
 SPLITS = ("train", "val", "dev", "test")
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
-MAX_ASPECT = 100  # of a picture's sides: a longer strip is no picture, and enlarging its short side would fill the memory
 MEAN, STD = (torch.tensor(t).view(3, 1, 1) for t in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
 
 
@@ -37,25 +34,33 @@ class Sample:
 
 
 def read_manifest(path: str | Path, splits: tuple[str, ...] | None = None) -> list[Sample]:
-    """The rows of a manifest CSV in file order; image paths are relative to the manifest. splits: keep only these."""
+    """The rows of a manifest CSV in file order; image paths are relative to the manifest. splits: keep only these.
+
+    Columns path, label, generator, split, and perhaps family and photo: without them a generator is its own family, and every
+    image shows a photograph of its own.
+    """
     path = Path(path)
     if not path.is_file():
-        raise SDDError(f"manifest {path} is missing; give the path of a CSV with path,label,generator,family,split,photo")
+        raise SDDError(f"manifest {path} is missing; give the path of a CSV with path,label,generator,split[,family,photo]")
     rows = read_csv(path)
-    columns = ("label", "generator", "family", "split", "photo")
-    absent = [c for c in ("path", *columns) if rows and c not in rows[0]]
+    needed = ("path", "label", "generator", "split")
+    absent = [c for c in needed if rows and c not in rows[0]]
     if not rows or absent:
         raise SDDError(f"manifest {path} has no " + (f"column {absent[0]!r}" if absent else "rows") + "; mend the CSV")
     if any(r["label"] not in ("0", "1") for r in rows):
         raise SDDError(f"manifest {path} has a label that is neither 0 (real) nor 1 (fake); mend the CSV")
+    columns = [c for c in (*needed, "family", "photo") if c in rows[0]]
     for number, r in enumerate(rows, 2):
-        if None in r or any(not r[c] for c in ("path", *columns)):
+        if None in r or any(not r[c] for c in columns):
             raise SDDError(f"manifest {path}: row {number} has an empty cell or too many or few cells; mend it")
         if r["split"] not in SPLITS:
             raise SDDError(f"manifest {path}: row {number} has the split {r['split']!r}; use {', '.join(SPLITS)}")
     if len({r["path"] for r in rows}) < len(rows):
         raise SDDError(f"manifest {path} lists a path twice; mend the CSV")
-    samples = [Sample(path.parent / r["path"], int(r["label"]), *(r[c] for c in columns[1:])) for r in rows]
+    for r in rows:
+        r |= {"family": r.get("family", r["generator"]), "photo": r.get("photo", r["path"])}
+    facts = ("generator", "family", "split", "photo")
+    samples = [Sample(path.parent / r["path"], int(r["label"]), *(r[c] for c in facts)) for r in rows]
     check_splits(samples, path)
     return [s for s in samples if splits is None or s.split in splits]
 
@@ -104,53 +109,6 @@ def scan_paths(paths: list[str | Path]) -> list[Path]:
     return found
 
 
-def open_image(path: str | Path) -> tuple[Image.Image, str, tuple[int, int]]:
-    """(RGB picture, container format, (width, height) as stored). EXIF rotation is applied once; alpha lies on white.
-
-    (Of a turned TIFF, PIL gives width and height as shown.) Raises SDDError with one sentence for anything that is not a
-    readable image.
-    """
-    try:
-        if not (stat.S_ISREG(mode := os.stat(path).st_mode) or stat.S_ISDIR(mode)):
-            raise SDDError("no regular file")  # a pipe would be waited for
-        with Image.open(path) as raw:
-            form, size = raw.format, raw.size
-            return to_rgb(raw), form, size
-    except FileNotFoundError:
-        raise SDDError("no such file") from None
-    except SDDError:
-        raise
-    except UnidentifiedImageError:
-        raise SDDError("not an image file that can be read") from None
-    except Exception as e:  # Pillow's plugins raise whatever a broken header leads them to
-        raise SDDError(f"cannot be decoded: {e}") from None
-
-
-def to_rgb(picture: Image.Image) -> Image.Image:
-    """An 8-bit RGB copy of any picture, upright, on white. 16-bit greys keep their high byte: PIL alone would clip them."""
-    if min(picture.size) < 1 or max(picture.size) > MAX_ASPECT * min(picture.size):
-        raise SDDError(f"{picture.width}x{picture.height} pixels are a strip and no picture; cut it first")
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode == "F":
-        raise SDDError("floating-point pixels have no known range, save it with 8 or 16 bits")
-    if picture.mode.startswith("I"):
-        grey = np.asarray(picture)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise SDDError("pixels need more than 16 bits, save it with 8 or 16")
-        picture = Image.fromarray((grey >> 8).astype(np.uint8))
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
-    return picture.convert("RGB")
-
-
-def decode(path: str | Path) -> Image.Image:
-    """The picture in RGB; errors as `open_image`, with the file's name."""
-    try:
-        return open_image(path)[0]
-    except SDDError as e:
-        raise SDDError(f"image {path}: {e}") from None
-
-
 def to_input(picture: Image.Image, size: int, left: float = 0.5, top: float = 0.5, flip: bool = False) -> Tensor:
     """A size*size crop as a CLIP-normalised (3, size, size) tensor; never resized up or down when large enough.
 
@@ -166,64 +124,3 @@ def to_input(picture: Image.Image, size: int, left: float = 0.5, top: float = 0.
     pixels = np.array(picture.crop((x, y, x + size, y + size)))
     image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
     return ((image.flip(2) if flip else image) - MEAN) / STD
-
-
-def content_ids(samples: list[Sample]) -> np.ndarray:
-    """(n,) ints, equal for images that show the same thing: a real crop and its regenerations share photograph and file
-    name. Where a benchmark has no such twins, every image is alone."""
-    ids: dict[tuple, int] = {}
-    return np.array([ids.setdefault((s.photo, s.path.stem), len(ids)) for s in samples])
-
-
-class TwinBatches(Sampler):
-    """Shuffled batches in which the images of one content stand together, so that what separates the classes of a batch is
-    the generator and not the motif. Without twins this is plain shuffling. The last, smaller batch is dropped."""
-
-    def __init__(self, samples: list[Sample], batch: int, generator: torch.Generator):
-        self.content, self.batch, self.generator = content_ids(samples), batch, generator
-
-    def __len__(self) -> int:
-        return len(self.content) // self.batch
-
-    def __iter__(self):
-        rank = torch.randperm(int(self.content.max()) + 1, generator=self.generator).numpy()
-        order = np.argsort(rank[self.content], kind="stable")
-        for k in range(len(self)):
-            yield order[k * self.batch : (k + 1) * self.batch].tolist()
-
-
-class Crops(Dataset):
-    """Samples as (image (3, size, size), label, index). Training crops are random, seeded by (seed, epoch, content): the
-    same whatever the workers or the batch order, and the same window for a real crop and its regenerations.
-    keep: hold decoded pictures in memory (small data). resize: the shorter side that training pictures are brought to
-    (bilinear) before the crop; 0 leaves them as they are."""
-
-    def __init__(self, samples: list[Sample], size: int, train: bool, seed: int = 0, keep: bool = False, resize: int = 0):
-        if resize and resize < size:
-            raise SDDError(f"training pictures cannot be cut to {size} px after a resize to {resize} px; raise the resize")
-        self.samples, self.size, self.train, self.seed, self.epoch = samples, size, train, seed, 0
-        self.resize = resize if train else 0
-        self.content = content_ids(samples)
-        self.cache: dict[int, Image.Image] | None = {} if keep else None
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def picture(self, i: int) -> Image.Image:
-        if self.cache is not None and i in self.cache:
-            return self.cache[i]
-        found = decode(self.samples[i].path)
-        if self.resize:
-            w, h = (max(self.resize, round(side * self.resize / min(found.size))) for side in found.size)
-            found = found.resize((w, h), Image.BILINEAR)
-        if self.cache is not None:
-            self.cache[i] = found
-        return found
-
-    def __getitem__(self, i: int) -> tuple[Tensor, int, int]:
-        if self.train:
-            left, top, flip = np.random.default_rng((self.seed, self.epoch, int(self.content[i]))).random(3)
-            image = to_input(self.picture(i), self.size, left, top, flip < 0.5)
-        else:
-            image = to_input(self.picture(i), self.size)
-        return image, self.samples[i].label, i

@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from . import SDDError
+from .benchmarks import stand_against
 from .data import Sample, open_image, read_csv, to_input
-from .train import pick_device, progress
+from .parallel import pick_device
+from .train import progress
 
 COLUMNS = "path label generator family split photo score width height format error".split()
 Prepare = Callable[[Image.Image], Image.Image]  # what a protocol does to a picture before the crop
@@ -161,19 +163,12 @@ def metrics(y: np.ndarray, s: np.ndarray, threshold: float) -> dict[str, float]:
     }
 
 
-def opposed(real: str, generators: Collection[str]) -> list[str]:
-    """Which of the generators a real of this `generator` stands against: those that it names, joined by "+", as benchmarks
-    with separate sets have it; all of them if it names none (a camera)."""
-    named = real.split("+")
-    return [g for g in generators if g in named] or list(generators)
-
-
 def by_generator(rows: list[dict], split: str = "test") -> dict[str, list[dict]]:
     """For each generator of the split, in file order: the reals it stands against (dev's are validation's), then its fakes."""
     names = dict.fromkeys(r["generator"] for r in rows if r["label"] == 1 and r["split"] == split)
     reals = [r for r in rows if r["label"] == 0 and r["split"] == ("val" if split == "dev" else split)]
-    against = {kind: opposed(kind, names) for kind in {r["generator"] for r in reals}}
-    groups = {g: [r for r in reals if g in against[r["generator"]]] for g in names}
+    against = stand_against((r["generator"] for r in reals), names)
+    groups = {g: [r for r in reals if r["generator"] in against[g]] for g in names}
     for r in rows:
         if r["label"] == 1 and r["split"] == split:
             groups[r["generator"]].append(r)

@@ -8,8 +8,9 @@ import numpy as np
 from PIL import Image
 
 from . import SDDError
+from .benchmarks import opposed
 from .data import IMAGE_SUFFIXES, Sample
-from .evaluate import Prepare, opposed
+from .evaluate import Prepare
 from .perturb import jpeg
 from .profiles import near
 

@@ -18,9 +18,11 @@ from .backbone import Backbone
 from .bank import TokenBank, build_bank
 from .baselines.lora import LoraLinear
 from .baselines.probe import LinearProbe
-from .data import Crops, Sample, data_hash
+from .crops import Crops
+from .data import Sample, data_hash
 from .detector import Detector, real_tokens
 from .evaluate import arrays, fit_threshold, metrics, score_samples
+from .parallel import rank, wait
 from .presets import Preset
 from .profiles import read_json
 from .scorer import Scorer, read_about
@@ -135,8 +137,10 @@ def trained(kind: str, path: Path, settings: dict, make: Callable[[], tuple[Scor
     """The model of PATH if it was trained with the same settings, else a newly made one, saved there.
 
     make() returns (trained model in eval mode, facts for its JSON). A file of other settings is replaced, and said so.
-    The model comes back from its file in either case: what is evaluated later is what is used here.
+    The model comes back from its file in either case: what is evaluated later is what is used here. With several processes all
+    train and the first one saves.
     """
+    wait()  # so that no process still looks for what another has already written
     if path.is_file() and path.with_suffix(".json").is_file() and not retrain:
         about = read_json(path.with_suffix(".json"))
         differ = [k for k in settings if about.get("settings", {}).get(k) != settings[k]]
@@ -145,8 +149,10 @@ def trained(kind: str, path: Path, settings: dict, make: Callable[[], tuple[Scor
             return SCORERS[kind].load(path)
         print(f"{path.name}: was trained with another {differ[0]}, training again")
     model, facts = make()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    model.save(path, {**facts, "settings": settings})
+    if rank() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        model.save(path, {**facts, "settings": settings})
+    wait()
     return SCORERS[kind].load(path)
 
 

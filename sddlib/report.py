@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from . import SDDError
+from .columns import columns
 from .evaluate import read_scores, table
 from .intervals import bootstrap
 from .profiles import read_json
@@ -18,17 +19,6 @@ def read_run(run_dir: Path) -> dict[str, list[dict]]:
     if not found:
         raise SDDError(f"{run_dir} has no scores; run notebook 04_evaluate in it")
     return found
-
-
-def columns(rows: list[list], right_from: int = 1) -> str:
-    """Rows of values as aligned text, the first row being the header."""
-    texts = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    aligned = [
-        [t.ljust(w) if i < right_from else t.rjust(w) for i, (t, w) in enumerate(zip(row, widths, strict=True))]
-        for row in texts
-    ]
-    return "\n".join("  ".join(row).rstrip() for row in aligned)
 
 
 def generator_table(runs: dict[str, list[dict]], split: str = "test") -> str:

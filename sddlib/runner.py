@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from . import SDDError
+from .parallel import LAUNCHED
 from .profiles import NOTEBOOKS, all_parameters, check_overrides, read_json
 from .runs import PROFILE_VARIABLE, RUNS, peak_rss_mb, set_latest, shown, versions, write_json
 
@@ -15,8 +16,9 @@ SUMMARY_KEYS = tuple(prefix + key for prefix in ("", "probe_", "lora_") for key 
 
 @contextmanager
 def kernel_environment():
-    """Kernels inherit the environment: without the profile variable, and without a backend that would hide every figure."""
-    kept = {name: os.environ.pop(name, None) for name in (PROFILE_VARIABLE, "MPLBACKEND")}
+    """Kernels inherit the environment: without the profile variable, without a backend that would hide every figure, without
+    what makes a process one of many."""
+    kept = {name: os.environ.pop(name, None) for name in (PROFILE_VARIABLE, "MPLBACKEND", *LAUNCHED)}
     try:
         yield
     finally:

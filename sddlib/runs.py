@@ -93,7 +93,8 @@ def start(notebook: str, namespace: dict) -> Run:
     if absent:
         raise SDDError(f"{notebook}: {absent[0]!r} is not set; run the parameters cell first")
     from .figures import style  # heavy, and of no use to a run that has been refused
-    from .train import pick_device, seed_everything
+    from .parallel import pick_device
+    from .train import seed_everything
 
     values, profile = {name: namespace[name] for name in defaults}, profile_variable()
     if profile:

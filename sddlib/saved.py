@@ -9,34 +9,17 @@ from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
-import torch.distributed as dist
-
 from . import SDDError, __version__
 from .data import Sample
 from .embedded import sha256
 from .evaluate import read_scores, sample_rows, write_csv
+from .parallel import rank, wait, world
 from .profiles import read_json
 from .protocols import Protocol
 from .runs import write_json
 from .scorer import Scorer
 
 PART = 512  # images of a part: some batches, and not many minutes to lose
-
-
-def share(n: int, rank: int, world: int) -> range:
-    """Which of n things process `rank` of `world` does: every world-th, so that each is done once whatever n is."""
-    return range(rank, n, world)
-
-
-def processes() -> tuple[int, int]:
-    """(rank, number) of the processes that score together: those of torch.distributed, which accelerate starts, or one."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
-
-
-def wait() -> None:
-    """Until all processes are here."""
-    if processes()[1] > 1:
-        dist.barrier()
 
 
 def images_hash(samples: list[Sample], root: Path) -> str:
@@ -93,22 +76,22 @@ def saved_scores(
     """
     if not samples:
         raise SDDError(f"there are no images to score for {path.name}; check the splits of the benchmark")
-    settings, (rank, world) = settings_of(model, samples, root, protocol, quality), processes()
+    settings = settings_of(model, samples, root, protocol, quality)
     rows, said = (None, f"{path.parent.name}/{path.name}: scoring again, as asked") if rescore else find_saved(path, settings)
-    if rank == 0:
+    if rank() == 0:
         print(said)
     wait()  # no file changes before all have looked
     if rows is not None:
         return rows
     folder = path.with_suffix(".parts")
-    if rank == 0 and rescore:
+    if rank() == 0 and rescore:
         shutil.rmtree(folder, ignore_errors=True)
     wait()
     parts = part_files(folder, settings)
     prepare = protocol.preparation(settings["image_size"], quality) if quality or protocol.resize or protocol.pads else None
-    score_parts(model, samples, root, {k: parts[k] for k in share(len(parts), rank, world)}, prepare, batch, workers)
+    score_parts(model, samples, root, {k: parts[k] for k in range(rank(), len(parts), world())}, prepare, batch, workers)
     wait()
-    if rank == 0:
+    if rank() == 0:
         join(parts, path, samples, root, settings)
     wait()
     return read_scores(path)

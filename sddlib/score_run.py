@@ -1,18 +1,12 @@
-"""What 04_evaluate scores: every checkpoint of a run on a benchmark, under a protocol, as it is and equalised.
+"""What 04_evaluate scores: every checkpoint of a run on a benchmark, under a protocol, as it is and equalised."""
 
-Many processes do it beforehand, and the notebook then reads what they saved:
-`accelerate launch -m sddlib.score_run --profile univfd --run-dir DIR`.
-"""
-
-import argparse
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import SDDError
 from .data import Sample
 from .layouts import benchmark_root, read_benchmark
-from .profiles import ROOT, all_parameters, check_overrides, near, parse_overrides
+from .profiles import near
 from .protocols import EQUALISED, Protocol, choose, get_protocol
 from .recipes import check_trained_on, load_scorer, subset
 from .report import NAMES
@@ -67,29 +61,3 @@ def score_run(
                 file = places[quality] / f"{method}.csv"
                 rows[method] = saved_scores(model, samples, root, file, rules, quality, rescore, batch, workers)
     return found
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Score a run by all processes that accelerate has started."""
-    from accelerate import PartialState
-
-    parser = argparse.ArgumentParser(prog="accelerate launch -m sddlib.score_run", description=__doc__)
-    parser.add_argument("--run-dir", required=True, metavar="DIR", help="run folder with checkpoints/")
-    parser.add_argument("--profile", default="mini", help="notebooks/profiles/NAME.yaml, or a YAML file (default: mini)")
-    parser.add_argument("-p", action="append", default=[], metavar="NAME=VALUE", help="set a parameter of 04_evaluate")
-    args = parser.parse_args(argv)
-    PartialState()
-    try:
-        overrides = parse_overrides(args.p)
-        check_overrides(overrides, ["04_evaluate"])
-        p = all_parameters(args.profile, "04_evaluate", overrides)
-        chosen = {k: p[k] for k in ("layout", "limit", "protocol", "equalise", "rescore", "batch", "workers")}
-        score_run(Path(args.run_dir).resolve(), ROOT / Path(p["manifest"]).expanduser(), **chosen)
-    except SDDError as e:
-        print(f"sddlib: {' '.join(str(e).split())}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,20 +13,20 @@ COLUMNS = "path score verdict threshold width height format error".split()
 SHIPPED = ROOT / "data" / "checkpoints" / "sdd-mini.safetensors"
 
 
-def check_out(out: Path, inputs: list[Path]) -> None:
+def check_out(out: Path, inputs: list[Path], option: str = "--out") -> None:
     """Refuse, before anything is computed, a CSV that cannot be written or that would replace an input or a device."""
     if out.is_dir():
-        raise SDDError(f"--out {out} is a folder; name a CSV file")
+        raise SDDError(f"{option} {out} is a folder; name a CSV file")
     if not out.resolve().parent.is_dir():
-        raise SDDError(f"--out {out}: its folder does not exist; make it first")
+        raise SDDError(f"{option} {out}: its folder does not exist; make it first")
     if out.exists() and (not out.is_file() or any(os.path.exists(p) and os.path.samefile(p, out) for p in inputs)):
-        raise SDDError(f"--out {out} is an input or no regular file; name another file")
+        raise SDDError(f"{option} {out} is an input or no regular file; name another file")
     trial = out.with_name(out.name + ".part")
     try:
         trial.touch()
         trial.unlink()
     except OSError as e:
-        raise SDDError(f"--out {out} cannot be written ({e.strerror}); name another file") from None
+        raise SDDError(f"{option} {out} cannot be written ({e.strerror}); name another file") from None
 
 
 def score_to_csv(paths: list[str], out: Path, checkpoint: Path | None, threshold: float | None, batch: int) -> list[dict]:

@@ -12,20 +12,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from sddlib import SDDError
-from sddlib.data import (
-    Crops,
-    Sample,
-    TwinBatches,
-    check_splits,
-    content_ids,
-    data_hash,
-    decode,
-    open_image,
-    read_manifest,
-    scan_paths,
-    to_input,
-    to_rgb,
-)
+from sddlib.crops import Crops, TwinBatches, content_ids
+from sddlib.data import Sample, check_splits, data_hash, decode, open_image, read_manifest, scan_paths, to_input, to_rgb
 
 HEADER = "path,label,generator,family,split,photo\n"
 
@@ -334,12 +322,25 @@ def test_manifest_rows_come_in_order_with_paths_relative_to_it(tmp_path):
     assert read_manifest(tmp_path / "excel.csv") == samples
 
 
+def test_family_and_photo_may_be_left_out_of_a_manifest(tmp_path):
+    (tmp_path / "m.csv").write_text("path,label,generator,split\nx/a.png,0,camera,train\nb.png,1,gan,test\n")
+    samples = read_manifest(tmp_path / "m.csv")
+    assert samples[0] == Sample(tmp_path / "x/a.png", 0, "camera", "camera", "train", "x/a.png")
+    assert samples[1] == Sample(tmp_path / "b.png", 1, "gan", "gan", "test", "b.png")
+    (tmp_path / "n.csv").write_text("path,label,generator,split,photo\na.png,0,camera,train,p\nb.png,1,gan,test,p\n")
+    with pytest.raises(SDDError, match="keep it in one split"):
+        read_manifest(tmp_path / "n.csv")
+
+
 @pytest.mark.parametrize(
     "text, said",
     [
         ("", "has no rows"),
         (HEADER, "has no rows"),
-        ("path,label,generator,family,split\na,0,c,c,train\n", "no column 'photo'"),
+        ("path,label,generator,family,photo\na,0,c,c,p\n", "no column 'split'"),
+        ("path,label,split\na,0,train\n", "no column 'generator'"),
+        ("path,label,generator,split\na,0,c,\n", "row 2 has an empty cell"),
+        ("path,label,generator,split,family\na,0,c,train,\n", "row 2 has an empty cell"),
         (HEADER + "a,fake,g,g,train,p\n", "neither 0"),
         (HEADER + "a,2,g,g,train,p\n", "neither 0"),
         (HEADER + "a\n", "neither 0"),

@@ -11,6 +11,7 @@ from torch import nn
 
 from sddlib import SDDError, intervals
 from sddlib.baselines.lora import LinearOutput
+from sddlib.benchmarks import opposed
 from sddlib.data import Sample
 from sddlib.evaluate import (
     COLUMNS,
@@ -18,7 +19,6 @@ from sddlib.evaluate import (
     fit_threshold,
     iter_scores,
     metrics,
-    opposed,
     read_scores,
     score_paths,
     score_samples,

@@ -237,20 +237,23 @@ def test_two_processes_neither_duplicate_nor_drop_an_image_and_score_as_one(tmp_
 # --- a whole run
 
 
-def test_run_is_scored_beforehand_by_the_module_that_accelerate_launches(smoke_run, capsys):
+def test_run_is_scored_beforehand_by_all_processes_of_a_launcher(smoke_run, capsys):
     """With 04's own parameters: what the notebook has saved is all there, so that either can come first."""
-    from sddlib.score_run import main
+    from types import SimpleNamespace
+
+    from sddlib.launch import run_together, score_together
+    from sddlib.profiles import all_parameters
 
     before = {p: p.read_bytes() for p in (smoke_run.dir / "scores").rglob("*.*")}
-    assert main(["--run-dir", str(smoke_run.dir), "--profile", "smoke"]) == 0
+    score_together(SimpleNamespace(**all_parameters("smoke", "04_evaluate", {})), smoke_run.dir)
     said = capsys.readouterr().out
     for file in ("scores/sdd", "jpeg96/sdd", "scores/lora", "scores/probe"):
         assert f"{file}.csv: 90 saved scores of this checkpoint, images and protocol read" in said
     assert {p: p.read_bytes() for p in (smoke_run.dir / "scores").rglob("*.*")} == before
     for wrong, named in (
-        ("equalise=[sd]", "equalise names 'sd'"),
-        ("protocol=full", "no protocol 'full'"),
-        ("draw=1", "'draw'"),
+        ({"equalise": ["sd"]}, "equalise names 'sd'"),
+        ({"protocol": "full"}, "no protocol 'full'"),
+        ({"draw": 1}, "'draw'"),
     ):
-        assert main(["--run-dir", str(smoke_run.dir), "--profile", "smoke", "-p", wrong]) == 2
-        assert named in capsys.readouterr().err
+        with pytest.raises(SDDError, match=named):
+            run_together(["04_evaluate"], "smoke", wrong, str(smoke_run.dir))
