@@ -21,7 +21,7 @@ from sddlib.evaluate import COLUMNS, read_scores, score_samples, write_csv
 from sddlib.presets import get_preset
 from sddlib.protocols import PROTOCOLS
 from sddlib.recipes import encoder, load_scorer
-from sddlib.saved import images_hash, saved_scores, share
+from sddlib.saved import images_hash, saved_scores
 
 NATIVE = PROTOCOLS["full-native"]
 
@@ -64,12 +64,23 @@ def small_parts(monkeypatch):
     monkeypatch.setattr(saved, "PART", 4)
 
 
-@pytest.mark.parametrize("n", [0, 1, 5, 6, 7, 100])
-@pytest.mark.parametrize("world", [1, 2, 3, 8])
-def test_shares_of_all_processes_hold_everything_once(n, world):
-    dealt = [i for rank in range(world) for i in share(n, rank, world)]
-    assert sorted(dealt) == list(range(n))
-    assert max(len(share(n, r, world)) for r in range(world)) - min(len(share(n, r, world)) for r in range(world)) <= 1
+def alone_as(monkeypatch, rank: int, world: int) -> None:
+    """Let this process believe that it is one of several, and that the others are always there."""
+    for name, value in (("rank", rank), ("world", world), ("wait", None)):
+        monkeypatch.setattr(saved, name, lambda value=value: value)
+
+
+@pytest.mark.parametrize("n", [1, 4, 5, 23])
+@pytest.mark.parametrize("world", [1, 2, 3, 4, 8])
+def test_every_image_is_scored_once_whatever_the_number_of_processes(n, world, samples, tmp_path, monkeypatch):
+    model, path = Counting(), tmp_path / "sdd.csv"
+    for rank in range(world - 1, 0, -1):
+        alone_as(monkeypatch, rank, world)
+        with pytest.raises(SDDError, match="is missing"):  # only the first process joins the parts, and here it comes last
+            saved_scores(model, samples[:n], tmp_path, path, NATIVE)
+    alone_as(monkeypatch, 0, world)
+    rows = saved_scores(model, samples[:n], tmp_path, path, NATIVE)
+    assert [r["path"] for r in rows] == [f"test/{i}.png" for i in range(n)] and model.seen == n
 
 
 def test_scores_are_those_of_one_go_in_parts_or_not(samples, tmp_path):
@@ -181,8 +192,7 @@ def test_no_images_are_an_error(tmp_path):
 
 
 def test_part_that_no_process_wrote_is_an_error(samples, tmp_path, monkeypatch):
-    monkeypatch.setattr(saved, "processes", lambda: (0, 2))
-    monkeypatch.setattr(saved, "wait", lambda: None)
+    alone_as(monkeypatch, 0, 2)
     with pytest.raises(SDDError, match="was not written; let all processes see the folder"):
         saved_scores(Counting(), samples, tmp_path, tmp_path / "sdd.csv", NATIVE)
 
@@ -208,7 +218,7 @@ def score(folder: Path, name: str) -> list[dict]:
 
 def score_together(folder: Path, rank: int) -> list[dict]:
     """What each of two processes does; they meet in a file."""
-    meeting = {"init_method": f"file://{folder}/meeting", "rank": rank, "world_size": 2, "timeout": timedelta(seconds=120)}
+    meeting = {"init_method": f"file://{folder}/meeting", "rank": rank, "world_size": 2, "timeout": timedelta(seconds=300)}
     dist.init_process_group("gloo", **meeting)
     try:
         return score(folder, "together.csv")
@@ -226,7 +236,7 @@ def test_two_processes_neither_duplicate_nor_drop_an_image_and_score_as_one(tmp_
     command = [sys.executable, "-c", WORKER, str(Path(__file__).parent), str(tmp_path)]
     other = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=-1, stderr=-1, text=True)
     two = score_together(tmp_path, 0)
-    out, err = other.communicate(timeout=120)
+    out, err = other.communicate(timeout=300)
     assert other.returncode == 0 and not out, err  # rank 0 alone speaks
     assert [int(name[-9:-4]) for name in written[:-1]] == [0, 2, 4] and written[-1] == "together.csv"  # the other did 1, 3, 5
     assert [r["path"] for r in two] == [r["path"] for r in one] and len({r["path"] for r in two}) == 23

@@ -43,7 +43,7 @@ def test_accuracy_table_has_the_papers_numbers_and_the_runs_side_by_side(accurac
     assert float(sitd[5]) < 83.61 < float(sitd[6])
     dalle = found["dalle"]  # 20 reals shared by seven sets, 20 fakes
     assert dalle[1:5] == ["autoregressive", "20+20*", "98.00", "75.00"] and dalle[7] == "-23.00"
-    assert found["progan"][2:5] == ["20+20", "99.88", "100.00"]  # its full size is not known here: no star
+    assert found["progan"][2:5] == ["20+20*", "99.88", "100.00"]
     assert found["cyclegan"][2] == "1321+1321"
 
 
@@ -68,7 +68,8 @@ def test_ap_and_auroc_tables_take_their_own_metric(runs):
     assert found["dalle"][3:5] == ["99.81", f"{100 * ap:.2f}"] and found["dalle"][7] == f"{100 * ap - 99.81:+.2f}"
     synris = {"sdd": synris_rows(dalle3=5)}
     found = lines(paper_table(3, synris, {}, "full-native", draws=20))
-    assert found["dalle3"][3:5] == ["85.9", "75.00"]  # a quarter of the fakes below every real
+    # a quarter of the fakes lies below every real; the full size of the set is not known: no star
+    assert found["dalle3"][2:5] == ["20+20", "85.9", "75.00"]
     assert found["mean of 13"][2] == "95.06"  # of what the paper prints as 95.1
     assert paper_table(1, synris, {}, "full-native") == "" == paper_table(3, runs, {}, "full-native")
 
