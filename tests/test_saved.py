@@ -2,21 +2,25 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch.distributed as dist
 from PIL import Image
 from torch import nn
 
 from sddlib import SDDError, saved
 from sddlib.baselines.lora import LinearOutput
+from sddlib.baselines.probe import LinearProbe
 from sddlib.data import Sample
-from sddlib.evaluate import COLUMNS, read_scores, score_samples
+from sddlib.evaluate import COLUMNS, read_scores, score_samples, write_csv
+from sddlib.presets import get_preset
 from sddlib.protocols import PROTOCOLS
+from sddlib.recipes import encoder, load_scorer
 from sddlib.saved import images_hash, saved_scores
 
 NATIVE = PROTOCOLS["full-native"]
@@ -58,6 +62,25 @@ def samples(tmp_path):
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
     monkeypatch.setattr(saved, "PART", 4)
+
+
+def alone_as(monkeypatch, rank: int, world: int) -> None:
+    """Let this process believe that it is one of several, and that the others are always there."""
+    for name, value in (("rank", rank), ("world", world), ("wait", None)):
+        monkeypatch.setattr(saved, name, lambda value=value: value)
+
+
+@pytest.mark.parametrize("n", [1, 4, 5, 23])
+@pytest.mark.parametrize("world", [1, 2, 3, 4, 8])
+def test_every_image_is_scored_once_whatever_the_number_of_processes(n, world, samples, tmp_path, monkeypatch):
+    model, path = Counting(), tmp_path / "sdd.csv"
+    for rank in range(world - 1, 0, -1):
+        alone_as(monkeypatch, rank, world)
+        with pytest.raises(SDDError, match="is missing"):  # only the first process joins the parts, and here it comes last
+            saved_scores(model, samples[:n], tmp_path, path, NATIVE)
+    alone_as(monkeypatch, 0, world)
+    rows = saved_scores(model, samples[:n], tmp_path, path, NATIVE)
+    assert [r["path"] for r in rows] == [f"test/{i}.png" for i in range(n)] and model.seen == n
 
 
 def test_scores_are_those_of_one_go_in_parts_or_not(samples, tmp_path):
@@ -169,7 +192,7 @@ def test_no_images_are_an_error(tmp_path):
 
 
 def test_part_that_no_process_wrote_is_an_error(samples, tmp_path, monkeypatch):
-    monkeypatch.setattr(saved, "world", lambda: 2)
+    alone_as(monkeypatch, 0, 2)
     with pytest.raises(SDDError, match="was not written; let all processes see the folder"):
         saved_scores(Counting(), samples, tmp_path, tmp_path / "sdd.csv", NATIVE)
 
@@ -178,17 +201,10 @@ def test_part_that_no_process_wrote_is_an_error(samples, tmp_path, monkeypatch):
 
 WORKER = """
 import sys
-from pathlib import Path
-import torch.distributed as dist
 sys.path.insert(0, sys.argv[1])
-from sddlib import saved
-from sddlib.recipes import load_scorer
-from test_saved import NATIVE, found
-saved.PART = 4
-folder = Path(sys.argv[2])
-dist.init_process_group("gloo", rank=int(sys.argv[3]), world_size=2)
-rows = saved.saved_scores(load_scorer(folder / "probe.safetensors"), found(folder), folder, folder / "two" / "s.csv", NATIVE)
-print(len(rows), "rows")
+import test_saved
+test_saved.saved.PART = 4
+test_saved.score_together(test_saved.Path(sys.argv[2]), 1)
 """
 
 
@@ -196,29 +212,33 @@ def found(folder: Path) -> list[Sample]:
     return [Sample(p, 0, "camera", "f", "test", p.stem) for p in sorted((folder / "test").glob("*.png"))]
 
 
-def test_two_processes_neither_duplicate_nor_drop_an_image_and_score_as_one(tmp_path):
-    from sddlib.baselines.probe import LinearProbe
-    from sddlib.presets import get_preset
-    from sddlib.recipes import encoder, load_scorer
+def score(folder: Path, name: str) -> list[dict]:
+    return saved_scores(load_scorer(folder / "probe.safetensors"), found(folder), folder, folder / name, NATIVE)
 
+
+def score_together(folder: Path, rank: int) -> list[dict]:
+    """What each of two processes does; they meet in a file."""
+    meeting = {"init_method": f"file://{folder}/meeting", "rank": rank, "world_size": 2, "timeout": timedelta(seconds=300)}
+    dist.init_process_group("gloo", **meeting)
+    try:
+        return score(folder, "together.csv")
+    finally:
+        dist.destroy_process_group()
+
+
+def test_two_processes_neither_duplicate_nor_drop_an_image_and_score_as_one(tmp_path, monkeypatch):
     make_samples(tmp_path, 23)
     source = {"backbone": "tiny", "weights": "random", "image_size": 64}
     probe = LinearProbe(encoder(source, get_preset("paper").norm), get_preset("paper"))
     probe.save(tmp_path / "probe.safetensors", source)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    environment = os.environ | address | {"OMP_NUM_THREADS": "1"}
+    one, written = score(tmp_path, "one.csv"), []
+    monkeypatch.setattr(saved, "write_csv", lambda rows, path: written.append(path.name) or write_csv(rows, path))
     command = [sys.executable, "-c", WORKER, str(Path(__file__).parent), str(tmp_path)]
-    for folder in ("one", "two"):
-        (tmp_path / folder).mkdir()
-    running = [subprocess.Popen([*command, rank], env=environment, stdout=-1, stderr=-1, text=True) for rank in "01"]
-    model = load_scorer(tmp_path / "probe.safetensors")
-    one = saved_scores(model, found(tmp_path), tmp_path, tmp_path / "one" / "s.csv", NATIVE)
-    said = [p.communicate(timeout=120) for p in running]
-    assert [p.returncode for p in running] == [0, 0], said
-    assert all(out.splitlines()[-1] == "23 rows" for out, _ in said)
-    two = read_scores(tmp_path / "two" / "s.csv")
+    other = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=-1, stderr=-1, text=True)
+    two = score_together(tmp_path, 0)
+    out, err = other.communicate(timeout=300)
+    assert other.returncode == 0 and not out, err  # rank 0 alone speaks
+    assert [int(name[-9:-4]) for name in written[:-1]] == [0, 2, 4] and written[-1] == "together.csv"  # the other did 1, 3, 5
     assert [r["path"] for r in two] == [r["path"] for r in one] and len({r["path"] for r in two}) == 23
     np.testing.assert_allclose([r["score"] for r in two], [r["score"] for r in one], atol=1e-6)
     assert len({r["score"] for r in one}) > 20
