@@ -47,15 +47,17 @@ WEIGHTED = {"ap": weighted_ap, "acc": weighted_acc, "auroc": weighted_auroc}
 
 
 def photographs(groups: dict[Hashable, list[dict]]) -> tuple[dict[str, int], list[np.ndarray]]:
-    """(photograph -> position, positions of each stratum). A stratum holds the photographs that occur in the same generators
-    and classes, so that drawing inside it leaves each set as many reals and fakes as it has."""
-    cells: dict[str, set] = {}
+    """(photograph -> position, positions of each stratum). A stratum holds the photographs with reals, with fakes, or both, so
+    that drawing inside it keeps the proportion of the classes, on which average precision and accuracy depend."""
+    labels: dict[str, set] = {}
     for rows in groups.values():
         for r in rows:
-            cells.setdefault(r["photo"], set()).add((r["generator"], r["label"]))
-    where, strata = {p: i for i, p in enumerate(sorted(cells))}, {}
+            labels.setdefault(r["photo"], set()).add(r["label"])
+    where, strata = {p: i for i, p in enumerate(sorted(labels))}, {}
     for p, i in where.items():
-        strata.setdefault(frozenset(cells[p]), []).append(i)
+        strata.setdefault(frozenset(labels[p]), []).append(i)
+    if min(map(len, strata.values()), default=0) < 2:
+        raise SDDError("one photograph is too few photographs for an interval; score more of them, of both classes")
     return where, [np.array(members) for members in strata.values()]
 
 
@@ -85,11 +87,11 @@ def set_draws(
     metric: one of WEIGHTED. Rows without a score count nowhere. A draw that leaves a group without fakes, or without reals
     where the metric needs them, is an error.
     """
+    groups = {key: [r for r in rows if r["score"] not in (None, "")] for key, rows in groups.items()}
     photos, strata = photographs(groups)
     parts, values = {}, {key: [] for key in groups}
     for key, rows in groups.items():
-        kept = [r for r in rows if r["score"] not in (None, "")]
-        parts[key] = (*arrays(kept), np.array([photos[r["photo"]] for r in kept], dtype=int))
+        parts[key] = (*arrays(rows), np.array([photos[r["photo"]] for r in rows], dtype=int))
     for weights in chunks(strata, draws, rng):
         for key, (y, s, where) in parts.items():
             values[key].append(metric(y, s, weights[:, where]))

@@ -40,7 +40,10 @@ def commands() -> list[list[str]]:
 
 def sddlib_commands(name: str = "") -> list[list[str]]:
     """What follows `-m sddlib`, by itself or under a launcher."""
-    found = [words[words.index("sddlib") + 1 :] for words in commands() if "sddlib" in words and words[0] in PYTHON]
+    found = []
+    for words in commands():
+        at = [i for i in range(len(words) - 1) if words[i : i + 2] == ["-m", "sddlib"]]
+        found += [words[i + 2 :] for i in at if words[0] in PYTHON]
     return [words for words in found if name in ("", words[0])]
 
 

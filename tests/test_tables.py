@@ -179,10 +179,12 @@ def test_weighted_metrics_are_scikit_learns_and_the_plain_accuracy():
 
 
 def test_draws_do_not_depend_on_the_pieces_they_are_made_in(monkeypatch):
-    whole = photograph_draws(7, 25, np.random.default_rng(3))
+    strata = [np.array([0, 2, 5]), np.array([1, 3, 4, 6])]
+    whole = photograph_draws(strata, 25, np.random.default_rng(3))
+    assert (whole[:, strata[0]].sum(1) == 3).all() and (whole[:, strata[1]].sum(1) == 4).all() and (whole[0] == 1).all()
     for size in (1, 10, 25, 100):
         monkeypatch.setattr("sddlib.intervals.CHUNK", size)
-        pieces = list(chunks(7, 25, np.random.default_rng(3)))
+        pieces = list(chunks(strata, 25, np.random.default_rng(3)))
         assert np.array_equal(np.concatenate(pieces), whole) and max(map(len, pieces)) <= size + 1
 
 
