@@ -14,7 +14,7 @@ from sddlib.baselines.probe import LinearProbe
 from sddlib.crops import Crops
 from sddlib.data import Sample
 from sddlib.detector import Detector
-from sddlib.optim import TRAINING, TrainConfig, trainable
+from sddlib.optim import TRAINING, TrainConfig, parameter_groups, trainable
 from sddlib.presets import get_preset
 from sddlib.randomness import seed_everything
 from sddlib.training import validate
@@ -175,7 +175,7 @@ def test_rate_rises_then_falls_to_zero(samples, monkeypatch):
 
 def test_new_modules_learn_at_their_own_rate():
     model = detector()
-    groups = train.parameter_groups(model, TrainConfig(lr=1e-3, scratch=4.0))
+    groups = parameter_groups(model, TrainConfig(lr=1e-3, scratch=4.0))
     rate = {id(p): g["lr"] for g in groups for p in g["params"]}
     found = {n: rate[id(p)] for n, p in trainable(model).items()}
     assert {n for n, r in found.items() if r == 1e-3} == {n for n in found if "lora_" in n}
