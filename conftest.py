@@ -4,3 +4,4 @@ import os
 
 os.environ.setdefault("SDDLIB_PROFILE", "smoke")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes with two threads each would wait for one another

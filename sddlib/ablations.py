@@ -10,6 +10,7 @@ from pathlib import Path
 
 from . import SDDError
 from .data import data_hash, read_manifest
+from .disk import replaced
 from .evaluate import read_scores
 from .presets import get_preset
 from .profiles import ROOT, all_parameters, check_overrides, near, read_json
@@ -119,12 +120,10 @@ class Store:
                 raise SDDError(f"{shown(self.csv)} holds other images than this sweep scores; give another folder")
             paths = [r["path"] for r in rows]
             known[column] = ["" if r["score"] is None else repr(r["score"]) for r in rows]
-        part = self.csv.with_name(self.csv.name + ".part")
-        with part.open("w", newline="", encoding="utf-8") as f:
+        with replaced(self.csv) as part, part.open("w", newline="", encoding="utf-8") as f:
             writer = csv.writer(f, lineterminator="\n")
             writer.writerow(["path", *known])
             writer.writerows(zip(paths, *known.values(), strict=True))
-        part.replace(self.csv)
         write_json(self.json, self.facts() | {name: facts})
 
     def runs(self, manifest: Path, limit: int) -> dict[str, list[dict]]:

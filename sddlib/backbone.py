@@ -104,13 +104,21 @@ class Backbone(nn.Module):
             block.attn = Attention(block.attn)
         self.fingerprint = _fingerprint(visual)  # now: biases and embeddings may be trained later
         self.precision = torch.float32  # of matrix products while training; scores are always computed in float32
+        self.checkpointing = False
 
     def train(self, mode: bool = True):
         """Training takes merged adapters out of the weights again: folded in, they would be frozen without a word."""
         for layer in self.lora_layers().values():
             if mode and layer.merged:
                 layer.unmerge()
+        self.visual.transformer.grad_checkpointing = self.checkpointing and mode
         return super().train(mode)
+
+    def checkpoint(self, on: bool = True) -> None:
+        """While training, keep each block's input alone and compute the block again in the backward pass: gradients are the
+        same, dropout included, memory is far less, and a step computes most of the encoder's forward pass twice."""
+        self.checkpointing = on
+        self.visual.transformer.grad_checkpointing = on and self.training
 
     @property
     def blocks(self) -> nn.ModuleList:

@@ -12,7 +12,7 @@ from scipy.spatial.distance import jensenshannon
 from torch import Tensor
 
 from .bank import build_bank, js_divergence, sample_by_js
-from .runs import peak_rss_mb
+from .timing import Memory
 
 CHUNK = 4096  # tokens a chunk of the stream
 
@@ -42,9 +42,9 @@ def made_up(tokens: int, D: int) -> Iterator[Tensor]:
 
 def stream_memory(tokens: int, D: int, M: int) -> float:
     """MiB that sampling a bank from a stream adds to the interpreter and its libraries. For a process of its own."""
-    before = peak_rss_mb()
-    build_bank([partial(made_up, tokens, D)], M)
-    return peak_rss_mb() - before
+    with Memory() as memory:
+        build_bank([partial(made_up, tokens, D)], M)
+    return memory.growth / 2**20
 
 
 def report(D: int, M: int, tokens: int) -> None:

@@ -1,6 +1,6 @@
 """The public benchmarks as data: test sets in the papers' order, families, published sizes. No image is read here."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 
@@ -72,9 +72,15 @@ SYNRIS = tuple(
 SYNRIS_TRAINING = TestSet("stable_diffusion_v1", "text-to-image")  # what `train` and `val` hold where no folder names it
 
 
+def opposed(real: str, generators: Collection[str]) -> list[str]:
+    """Which of the generators a real of this `generator` value is tested against (the rule of `data.Sample`): those that it
+    names, joined by "+"; all of them if it names none (a camera)."""
+    named = real.split("+")
+    return [g for g in generators if g in named] or list(generators)
+
+
 def stand_against(reals: Iterable[str], fakes: Iterable[str]) -> dict[str, list[str]]:
-    """Generator of fakes -> the `generator` values of the reals that it is tested against (the rule of `data.Sample`): those
-    that name it, joined to others by "+" or alone, and those that name none of the fakes."""
+    """Generator of fakes -> the `generator` values of the reals that it is tested against."""
     fakes = dict.fromkeys(fakes)
-    own = {r: fakes.keys() & r.split("+") for r in reals}
-    return {g: [r for r, named in own.items() if not named or g in named] for g in fakes}
+    against = {r: opposed(r, fakes) for r in reals}
+    return {g: [r for r in against if g in against[r]] for g in fakes}

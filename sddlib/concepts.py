@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from . import SDDError
-from .data import Crops, Sample, read_csv
+from .crops import Crops
+from .data import Sample, read_csv
 
 
 @torch.inference_mode()

@@ -11,7 +11,6 @@ import torch
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
 
 from . import SDDError
 from .pictures import IMAGE_SUFFIXES, decode, open_image, to_rgb  # noqa: F401  the last two for those who look here
@@ -87,7 +86,7 @@ def check_splits(samples: list[Sample], name) -> None:
 def data_hash(samples: list[Sample]) -> str:
     """sha256 over names, labels and splits in order: which data a detector saw."""
     lines = "\n".join(f"{s.path.name},{s.label},{s.generator},{s.split}" for s in samples)
-    return hashlib.sha256(lines.encode()).hexdigest()
+    return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
 
 
 def scan_paths(paths: list[str | Path]) -> list[Path]:
@@ -125,64 +124,3 @@ def to_input(picture: Image.Image, size: int, left: float = 0.5, top: float = 0.
     pixels = np.array(picture.crop((x, y, x + size, y + size)))
     image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
     return ((image.flip(2) if flip else image) - MEAN) / STD
-
-
-def content_ids(samples: list[Sample]) -> np.ndarray:
-    """(n,) ints, equal for images that show the same thing: a real crop and its regenerations share photograph and file
-    name. Where a benchmark has no such twins, every image is alone."""
-    ids: dict[tuple, int] = {}
-    return np.array([ids.setdefault((s.photo, s.path.stem), len(ids)) for s in samples])
-
-
-class TwinBatches(Sampler):
-    """Shuffled batches in which the images of one content stand together, so that what separates the classes of a batch is
-    the generator and not the motif. Without twins this is plain shuffling. The last, smaller batch is dropped."""
-
-    def __init__(self, samples: list[Sample], batch: int, generator: torch.Generator):
-        self.content, self.batch, self.generator = content_ids(samples), batch, generator
-
-    def __len__(self) -> int:
-        return len(self.content) // self.batch
-
-    def __iter__(self):
-        rank = torch.randperm(int(self.content.max()) + 1, generator=self.generator).numpy()
-        order = np.argsort(rank[self.content], kind="stable")
-        for k in range(len(self)):
-            yield order[k * self.batch : (k + 1) * self.batch].tolist()
-
-
-class Crops(Dataset):
-    """Samples as (image (3, size, size), label, index). Training crops are random, seeded by (seed, epoch, content): the
-    same whatever the workers or the batch order, and the same window for a real crop and its regenerations.
-    keep: hold decoded pictures in memory (small data). resize: the shorter side that training pictures are brought to
-    (bilinear) before the crop; 0 leaves them as they are."""
-
-    def __init__(self, samples: list[Sample], size: int, train: bool, seed: int = 0, keep: bool = False, resize: int = 0):
-        if resize and resize < size:
-            raise SDDError(f"training pictures cannot be cut to {size} px after a resize to {resize} px; raise the resize")
-        self.samples, self.size, self.train, self.seed, self.epoch = samples, size, train, seed, 0
-        self.resize = resize if train else 0
-        self.content = content_ids(samples)
-        self.cache: dict[int, Image.Image] | None = {} if keep else None
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def picture(self, i: int) -> Image.Image:
-        if self.cache is not None and i in self.cache:
-            return self.cache[i]
-        found = decode(self.samples[i].path)
-        if self.resize:
-            w, h = (max(self.resize, round(side * self.resize / min(found.size))) for side in found.size)
-            found = found.resize((w, h), Image.BILINEAR)
-        if self.cache is not None:
-            self.cache[i] = found
-        return found
-
-    def __getitem__(self, i: int) -> tuple[Tensor, int, int]:
-        if self.train:
-            left, top, flip = np.random.default_rng((self.seed, self.epoch, int(self.content[i]))).random(3)
-            image = to_input(self.picture(i), self.size, left, top, flip < 0.5)
-        else:
-            image = to_input(self.picture(i), self.size)
-        return image, self.samples[i].label, i

@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader
 
 from . import SDDError
 from .backbone import Backbone
-from .data import Crops, Sample
+from .crops import Crops
+from .data import Sample
 from .enhancement import Enhancement, MeanDifference
 from .losses import sdd_loss, triplet_loss
 from .presets import Preset

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import SDDError
+from .parallel import BatchNorm2d
 
 # f of Eq. 12, of n = |F' - F|: the paper's 1/e^n, and the two forms that lose to it in Fig. 5
 WEIGHTS = {"exp": lambda n: n.neg().exp(), "abs": lambda n: n, "square": torch.square}
@@ -24,11 +25,11 @@ class Stage(nn.Module):
             raise SDDError(f"adaptive weight {weight!r} is unknown; use {' or '.join(map(repr, WEIGHTS))}")
         stride = max(1, round(side / g))
         self.side, self.weight = side, weight
-        self.conv = nn.Sequential(nn.Conv2d(c_in, c_out, 3, 2, 1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU())
+        self.conv = nn.Sequential(nn.Conv2d(c_in, c_out, 3, 2, 1, bias=False), BatchNorm2d(c_out), nn.ReLU())
         if D is None:
             self.deconv = None
             return
-        self.deconv = nn.Sequential(nn.ConvTranspose2d(D, c_out, stride, stride, bias=False), nn.BatchNorm2d(c_out), nn.ReLU())
+        self.deconv = nn.Sequential(nn.ConvTranspose2d(D, c_out, stride, stride, bias=False), BatchNorm2d(c_out), nn.ReLU())
 
     def forward(self, x: Tensor, D_s: Tensor | None) -> Tensor:
         """x: (B, C_in, 2s, 2s) image or previous F_low, D_s: (B, D, g, g) -> F_low(n): (B, C_out, s, s)."""

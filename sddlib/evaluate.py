@@ -2,27 +2,32 @@
 
 import csv
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from . import SDDError
+from .benchmarks import stand_against
 from .data import Sample, open_image, read_csv, to_input
-from .train import pick_device, progress
+from .disk import replaced
+from .parallel import pick_device
+from .train import progress
 
 COLUMNS = "path label generator family split photo score width height format error".split()
+Prepare = Callable[[Image.Image], Image.Image]  # what a protocol does to a picture before the crop
 
 
 class Scorable(Dataset):
     """Images as (crop, facts), where a file that cannot be read is a blank crop with its error: never the end of a run."""
 
-    def __init__(self, paths: list[Path], size: int):
-        self.paths, self.size = paths, size
+    def __init__(self, paths: list[Path], size: int, prepare: Prepare | None = None):
+        self.paths, self.size, self.prepare = paths, size, prepare
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -30,6 +35,7 @@ class Scorable(Dataset):
     def __getitem__(self, i: int):
         try:
             picture, form, (width, height) = open_image(self.paths[i])
+            picture = self.prepare(picture) if self.prepare else picture
         except SDDError as e:
             return torch.zeros(3, self.size, self.size), {"width": "", "height": "", "format": "", "error": str(e)}
         return to_input(picture, self.size), {"width": width, "height": height, "format": form, "error": ""}
@@ -39,12 +45,15 @@ def _collate(batch):
     return torch.stack([x for x, _ in batch]), [f for _, f in batch]
 
 
-def iter_scores(model: nn.Module, paths: list[Path], batch: int = 32, workers: int = 0) -> Iterator[dict]:
+def iter_scores(
+    model: nn.Module, paths: list[Path], batch: int = 32, workers: int = 0, prepare: Prepare | None = None
+) -> Iterator[dict]:
     """A row an image as soon as its batch is done: path, score = P(fake), width, height, format, error, in the order given;
-    score is "" beside an error."""
+    score is "" beside an error. prepare: done to every picture before its centre crop; None: nothing, as `Scorer.score`."""
     device = pick_device()
     model.to(device).eval()
-    loader = DataLoader(Scorable(paths, model.backbone.image_size), batch, num_workers=workers, collate_fn=_collate)
+    data = Scorable(paths, model.backbone.image_size, prepare)
+    loader = DataLoader(data, batch, num_workers=workers, collate_fn=_collate)
     left = iter(paths)
     for x, facts in progress(loader, desc="scoring"):
         with torch.inference_mode():
@@ -61,22 +70,28 @@ def score_paths(model: nn.Module, paths: list[Path], batch: int = 32, workers: i
     return list(iter_scores(model, paths, batch, workers))
 
 
+def sample_rows(
+    model: nn.Module, samples: list[Sample], root: Path, batch: int = 32, workers: int = 0, prepare: Prepare | None = None
+) -> Iterator[dict]:
+    """`iter_scores` with all of COLUMNS; paths are written relative to `root`, so that a file means the same elsewhere."""
+    scored = iter_scores(model, [s.path for s in samples], batch, workers, prepare)
+    for row, s in zip(scored, samples, strict=True):
+        facts = {k: getattr(s, k) for k in ("label", "generator", "family", "split", "photo")}
+        yield {**row, **facts, "path": os.path.relpath(s.path, root)}
+
+
 def score_samples(model: nn.Module, samples: list[Sample], root: Path, batch: int = 32, workers: int = 0) -> list[dict]:
-    """Rows with all of COLUMNS; paths are written relative to `root`, so that the file means the same elsewhere."""
-    scored = score_paths(model, [s.path for s in samples], batch, workers)
-    facts = [{k: getattr(s, k) for k in ("label", "generator", "family", "split", "photo")} for s in samples]
-    return [{**r, **f, "path": os.path.relpath(s.path, root)} for r, f, s in zip(scored, facts, samples, strict=True)]
+    """All rows of `sample_rows`."""
+    return list(sample_rows(model, samples, root, batch, workers))
 
 
 def write_csv(rows: list[dict], path: str | Path, columns: Iterable[str] = COLUMNS) -> None:
     """Write rows atomically: a killed run leaves the old file or the new one."""
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as f:  # a file name may be any bytes
+    # a file name may be any bytes
+    with replaced(Path(path)) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as f:
         writer = csv.DictWriter(f, list(columns), extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    part.replace(path)
 
 
 def read_scores(path: str | Path) -> list[dict]:
@@ -119,8 +134,16 @@ def fit_threshold(y: np.ndarray, s: np.ndarray) -> float:
     return float(cuts[best[(len(best) - 1) // 2]])
 
 
+def oracle_accuracy(y: np.ndarray, s: np.ndarray) -> float:
+    """The accuracy at the threshold that is best for these very images: it needs their labels, so it is a bound, no result."""
+    cuts = np.append(-np.inf, np.unique(s))
+    real, fake = np.sort(s[y == 0]), np.sort(s[y == 1])
+    right = np.searchsorted(real, cuts, "right") + len(fake) - np.searchsorted(fake, cuts, "right")
+    return float(right.max() / len(y))
+
+
 def metrics(y: np.ndarray, s: np.ndarray, threshold: float) -> dict[str, float]:
-    """AP and AUROC with fake positive, accuracies at 0.5 and at the validation threshold, per class, and N."""
+    """AP and AUROC with fake positive, accuracies at 0.5, at the validation threshold and at the oracle's, per class, and N."""
     if len(set(y.tolist())) < 2:
         raise SDDError("metrics need scored images of both classes; a set with one class has no AP or AUROC")
     at, half = s > threshold, s > 0.5
@@ -129,6 +152,7 @@ def metrics(y: np.ndarray, s: np.ndarray, threshold: float) -> dict[str, float]:
         "auroc": float(roc_auc_score(y, s)),
         "acc": float((half == y).mean()),
         "acc_val": float((at == y).mean()),
+        "acc_oracle": oracle_accuracy(y, s),
         "real_acc_val": float((~at[y == 0]).mean()),
         "fake_acc_val": float(at[y == 1].mean()),
         "real_acc": float((~half[y == 0]).mean()),
@@ -139,16 +163,15 @@ def metrics(y: np.ndarray, s: np.ndarray, threshold: float) -> dict[str, float]:
 
 
 def by_generator(rows: list[dict], split: str = "test") -> dict[str, list[dict]]:
-    """For each generator of the split, in file order: its fakes with the reals they stand against (dev's are validation's).
-
-    A real whose own `generator` names generators of the split, joined by "+", belongs to these alone, as the benchmarks with
-    separate sets have it; one that names none of them (a camera) stands against every generator.
-    """
+    """For each generator of the split, in file order: the reals it stands against (dev's are validation's), then its fakes."""
     names = dict.fromkeys(r["generator"] for r in rows if r["label"] == 1 and r["split"] == split)
     reals = [r for r in rows if r["label"] == 0 and r["split"] == ("val" if split == "dev" else split)]
-    own = [names.keys() & r["generator"].split("+") for r in reals]
-    groups = {g: [r for r, o in zip(reals, own, strict=True) if not o or g in o] for g in names}
-    return {g: groups[g] + [r for r in rows if r["generator"] == g and r["label"] == 1 and r["split"] == split] for g in names}
+    against = stand_against((r["generator"] for r in reals), names)
+    groups = {g: [r for r in reals if r["generator"] in against[g]] for g in names}
+    for r in rows:
+        if r["label"] == 1 and r["split"] == split:
+            groups[r["generator"]].append(r)
+    return groups
 
 
 def seen_generators(rows: list[dict]) -> set[str]:

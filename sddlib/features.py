@@ -12,7 +12,8 @@ from sklearn.covariance import LedoitWolf
 
 from . import SDDError
 from .concepts import sides, split_photographs
-from .data import Sample, content_ids
+from .crops import content_ids
+from .data import Sample
 
 
 def comparable(F: np.ndarray, real: np.ndarray, how: str = "standard") -> np.ndarray:

@@ -4,8 +4,9 @@ import torch
 
 from .backbone import Backbone
 from .detector import Detector
+from .optim import trainable
 from .presets import Preset
-from .train import seed_everything, trainable
+from .randomness import seed_everything
 from .weights import load_backbone
 
 SMALL = {"width": 32, "heads": 4, "F_low": 12}  # sizes at which gradients are taken; the wiring is the preset's

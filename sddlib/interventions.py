@@ -5,7 +5,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from . import SDDError
-from .data import Crops, Sample
+from .crops import Crops
+from .data import Sample
 from .detector import Detector
 
 PATHS = {

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .parallel import together
+
 
 def reconstruction_loss(
     Re: Tensor, V_H: Tensor, y: Tensor, detach_target: bool = False, over: str = "reals", norm: str = "mse"
@@ -15,14 +17,15 @@ def reconstruction_loss(
     over: "reals" as printed or "all" images. norm: "mse" as printed, or "frobenius", the root of the summed squares over the
     number of tokens (the authors' release, over all images).
     """
-    kept = torch.ones_like(y, dtype=torch.bool) if over == "all" else y == 0  # (B,)
     target = V_H.detach() if detach_target else V_H
     squares = (Re - target).square()  # (B, N, D)
+    error = together(squares.sum((1, 2)) if norm == "frobenius" else squares.mean((1, 2)))  # (B,)
+    y = together(y)
+    kept = torch.ones_like(y, dtype=torch.bool) if over == "all" else y == 0  # (B,)
     if norm == "frobenius":
-        total = (squares * kept[:, None, None]).sum()
+        total = (error * kept).sum()
         # the root has no slope at 0, which only a batch without reals reaches
         return total.clamp_min(torch.finfo(total.dtype).tiny).sqrt() / (kept.sum().clamp_min(1) * V_H.shape[1])
-    error = squares.mean((1, 2))  # (B,)
     return (error * kept).sum() / kept.sum().clamp_min(1)
 
 
@@ -43,9 +46,11 @@ def sdd_loss(out, y: Tensor, preset, metric) -> dict[str, Tensor]:
     """L = L_bce + lambda_1 L_tri + lambda_2 L_r, Eq. 16. out: a detector's `Output`; y: (B,). Returns every term there is.
 
     metric: the loss on (F_low, y): `triplet_loss` at the preset's margin, or the release's SoftTriple. L_bce has a weight too
-    (1 as printed, 1.5 in the release).
+    (1 as printed, 1.5 in the release). Where processes share a batch, each term is that of all its images.
     """
-    terms = {"bce": F.binary_cross_entropy_with_logits(out.logit, y.float()), "tri": metric(out.F_low, y)}
+    labels = together(y)
+    bce = F.binary_cross_entropy_with_logits(together(out.logit), labels.float())
+    terms = {"bce": bce, "tri": metric(together(out.F_low), labels)}
     total = preset.lambda_bce * terms["bce"] + preset.lambda_tri * terms["tri"]
     if out.Re is not None:
         terms["r"] = reconstruction_loss(out.Re, out.V_H, y, preset.detach_target, preset.r_over, preset.r_norm)

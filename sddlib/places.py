@@ -18,6 +18,7 @@ EXPECTED = {
     "folder": "[SPLIT/][GENERATOR/]{0_real,1_fake} or {real,fake}",
 }
 CLASSES = {"0_real": 0, "1_fake": 1}  # folders, whatever their case
+NEARLY = ("training", "validation", "valid", "testing")  # folders that look like splits
 PLAIN = CLASSES | {"real": 0, "fake": 1}  # of layout folder
 OWN = {UNIVFD_FOLDERS.get(s.name, s.name): s for s in UNIVFD if not s.reals}  # folder -> set with reals of its own
 SHARING = {s.reals: [t for t in UNIVFD if t.reals == s.reals] for s in UNIVFD if s.reals}  # folder of reals -> its sets
@@ -37,7 +38,9 @@ def place(layout: str, parts: Parts) -> Facts | None:
 
 
 def split_of(parts: Parts) -> str:
-    """The split that the top folder names, else test."""
+    """The split that the top folder names, else test. A name that is nearly one is an error: its images would be tested."""
+    if parts and parts[0] not in SPLITS and parts[0].lower() in (*SPLITS, *NEARLY):
+        raise SDDError(f"folder {parts[0]!r} looks like a split; call it {', '.join(SPLITS)}, or else what it holds")
     return parts[0] if parts and parts[0] in SPLITS else "test"
 
 

@@ -1,10 +1,12 @@
 """Which notebooks there are, which parameters each accepts, and the values that a profile or a command line gives them."""
 
 import ast
+import copy
 import difflib
 import json
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 import nbformat
@@ -18,6 +20,9 @@ NOTEBOOKS = ROOT / "notebooks"
 PROFILES = NOTEBOOKS / "profiles"
 MANY = 2**31 - 1
 RANGES = {name: (1, MANY) for name in ("epochs", "reduced_epochs", "batch", "patience", "draws", "repeats", "image_size")}
+RANGES |= {name: (1, MANY) for name in ("accumulate", "images")}
+RANGES |= {name: (0, MANY) for name in ("train_images", "resize", "workers")}
+RANGES |= {"augment": (0.0, 1.0), "save_minutes": (0.0, 1e6)}
 RANGES |= {"seed": (0, MANY), "limit": (0, MANY), "reduced_limit": (0, MANY), "lr": (0.0, 1.0), "scratch": (0.0, 1e6)}
 TRAINS_AS = {"variant": "03_train"}  # a template without a section of its own takes that of the notebook it stands in for
 MAIN_JOB = ("00", "01", "02", "03", "04", "05", "06")  # what `run all` runs, as far as it exists; `run full` runs every one
@@ -57,9 +62,16 @@ def parameters(notebook: str) -> dict:
     path = NOTEBOOKS / f"{notebook}.ipynb"
     if not path.is_file():
         raise SDDError(f"there is no notebook {notebook!r}; there are {near(notebook, notebook_names())}")
+    stat = path.stat()
+    return copy.deepcopy(_literals(path, stat.st_mtime_ns, stat.st_size))
+
+
+@lru_cache(maxsize=256)
+def _literals(path: Path, mtime_ns: int, size: int) -> dict:
+    """What `parameters` returns for a notebook as it is on disk. A grid of runs asks for it thousands of times."""
     cells = [c for c in nbformat.read(path, 4).cells if "parameters" in c.metadata.get("tags", [])]
     if len(cells) != 1:
-        raise SDDError(f"{notebook} has {len(cells)} cells tagged 'parameters'; it needs exactly one")
+        raise SDDError(f"{path.stem} has {len(cells)} cells tagged 'parameters'; it needs exactly one")
     values = {}
     for node in ast.parse(cells[0].source).body:
         try:
@@ -67,7 +79,7 @@ def parameters(notebook: str) -> dict:
             values[target.id] = ast.literal_eval(node.value)
         except (AttributeError, ValueError):
             line = ast.get_source_segment(cells[0].source, node)
-            raise SDDError(f"{notebook}: {line!r} in the parameters cell is no `name = literal`; move it below") from None
+            raise SDDError(f"{path.stem}: {line!r} in the parameters cell is no `name = literal`; move it below") from None
     return values
 
 

@@ -18,9 +18,12 @@ from .backbone import Backbone
 from .bank import TokenBank, build_bank
 from .baselines.lora import LoraLinear
 from .baselines.probe import LinearProbe
-from .data import Crops, Sample, data_hash
+from .crops import Crops
+from .data import Sample, data_hash
 from .detector import Detector, real_tokens
+from .disk import replaced
 from .evaluate import arrays, fit_threshold, metrics, score_samples
+from .parallel import from_first, rank, wait
 from .presets import Preset
 from .profiles import read_json
 from .scorer import Scorer, read_about
@@ -62,7 +65,9 @@ def training_reals(samples: list[Sample]) -> list[Sample]:
     return [s for s in samples if s.split == "train" and s.label == 0]
 
 
-def sample_bank(backbone: Backbone, samples: list[Sample], preset: Preset, seed: int, chunk: int = 32) -> TokenBank:
+def sample_bank(
+    backbone: Backbone, samples: list[Sample], preset: Preset, seed: int, chunk: int = 32, workers: int = 0
+) -> TokenBank:
     """The preset's bank from the training reals among `samples`, Eq. 1-2.
 
     Tokens that fit HELD bytes are computed once and kept; more are computed again in each pass.
@@ -71,7 +76,7 @@ def sample_bank(backbone: Backbone, samples: list[Sample], preset: Preset, seed:
     if preset.bank == "none":
         none = np.empty(0, np.float32)
         return TokenBank(torch.empty(0, backbone.D), none.astype(int), none, 0, none, torch.zeros(backbone.D))
-    share = partial(real_tokens, backbone, reals, chunk)
+    share = partial(real_tokens, backbone, reals, chunk, workers)
     if len(reals) * backbone.N * backbone.D * 4 <= HELD:
         tokens = list(share())
         share = partial(iter, tokens)
@@ -82,21 +87,25 @@ def bank_settings(samples: list[Sample], preset: Preset, seed: int, source: dict
     """All that a bank depends on. source: {"backbone", "weights", "image_size"}."""
     reals = training_reals(samples)
     facts = {name: getattr(preset, name) for name in ("bank", "M", "reference", "interval", "norm")}
-    return {**source, **facts, "seed": seed, "images": len(reals), "data": data_hash(reals)}
+    photos = hashlib.sha256("\n".join(s.photo for s in reals).encode(errors="surrogateescape")).hexdigest()
+    return {**source, **facts, "seed": seed, "images": len(reals), "data": data_hash(reals), "photos": photos}
 
 
 def save_bank(bank: TokenBank, path: Path, settings: dict, samples: list[Sample], root: Path) -> None:
     """PATH (safetensors) and PATH.json: which images, backbone, reference and seed made it. Names are relative to root."""
     tensors = {"f_s": bank.f_s, "reference": bank.reference, "js_all": torch.from_numpy(bank.js_all)}
     tensors |= {"index": torch.from_numpy(np.asarray(bank.index)), "js": torch.from_numpy(bank.js)}
-    part = path.with_name(path.name + ".part")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, part)
-    part.chmod(0o644)  # the writer leaves 0600
-    part.replace(path)
     files = [os.path.relpath(s.path, root) for s in training_reals(samples)]
     facts = {"settings": settings, "empty": bank.empty, "version": __version__, "files": files}
-    part.write_text(json.dumps(facts, indent=1) + "\n")
-    part.replace(path.with_suffix(".json"))
+    try:
+        with replaced(path) as part:
+            save_file({k: v.contiguous() for k, v in tensors.items()}, part)
+            part.chmod(0o644)  # the writer leaves 0600
+            path.with_suffix(".json").unlink(missing_ok=True)  # killed now, a new bank must not meet old settings
+        with replaced(path.with_suffix(".json")) as part:
+            part.write_text(json.dumps(facts, indent=1) + "\n")
+    except (OSError, SafetensorError) as e:
+        raise SDDError(f"bank {path} cannot be written ({e}); free space or choose another run folder") from None
 
 
 def load_bank(path: Path, settings: dict) -> TokenBank | None:
@@ -135,9 +144,11 @@ def trained(kind: str, path: Path, settings: dict, make: Callable[[], tuple[Scor
     """The model of PATH if it was trained with the same settings, else a newly made one, saved there.
 
     make() returns (trained model in eval mode, facts for its JSON). A file of other settings is replaced, and said so.
-    The model comes back from its file in either case: what is evaluated later is what is used here.
+    The model comes back from its file in either case: what is evaluated later is what is used here. With several processes all
+    train and the first one saves.
     """
-    if path.is_file() and path.with_suffix(".json").is_file() and not retrain:
+    wait()  # so that no process still looks for what another has already written
+    if from_first(path.is_file() and path.with_suffix(".json").is_file()) and not retrain:
         about = read_json(path.with_suffix(".json"))
         differ = [k for k in settings if about.get("settings", {}).get(k) != settings[k]]
         if not differ:
@@ -145,8 +156,10 @@ def trained(kind: str, path: Path, settings: dict, make: Callable[[], tuple[Scor
             return SCORERS[kind].load(path)
         print(f"{path.name}: was trained with another {differ[0]}, training again")
     model, facts = make()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    model.save(path, {**facts, "settings": settings})
+    if rank() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        model.save(path, {**facts, "settings": settings})
+    wait()
     return SCORERS[kind].load(path)
 
 
@@ -182,10 +195,10 @@ def part_readings(model: Detector, samples: list[Sample], batch: int = 32) -> di
     }
 
 
-def validation_facts(model: Scorer, samples: list[Sample], root: Path) -> dict:
+def validation_facts(model: Scorer, samples: list[Sample], root: Path, workers: int = 0) -> dict:
     """For a checkpoint's JSON: the threshold fitted on the val split, and the metrics there, with LoRA merged as in scoring."""
     model.backbone.merge_lora()
     val = [s for s in samples if s.split == "val"]
-    labels, scores = arrays(score_samples(model, val, root))
+    labels, scores = arrays(score_samples(model, val, root, workers=workers))
     threshold = fit_threshold(labels, scores)
     return {"threshold": threshold, "val": metrics(labels, scores, threshold)}

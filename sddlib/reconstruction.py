@@ -86,7 +86,8 @@ class Reconstruction(nn.Module):
         self._bank_queries, self._made_from, self._sources = None, [], ()
 
     def train(self, mode: bool = True):
-        self._bank_queries, self._made_from, self._sources = None, [], ()  # nothing is kept while training
+        if mode or self.training:  # nothing is kept while training; eval() on a module that scores changes nothing
+            self._bank_queries, self._made_from, self._sources = None, [], ()
         return super().train(mode)
 
     def bank_queries(self, f_s: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import SDDError
+from .parallel import BatchNorm1d, BatchNorm2d
 
 FUSED = 2  # stages that D_s guides; the third is a plain convolution
 OVERLAP = (1, 0)  # pixels by which neighbouring tokens' deconvolutions overlap, a fused stage
@@ -23,13 +24,13 @@ class ReleaseEnhancement(nn.Module):
             raise SDDError(f"the release's enhancer has {FUSED + 1} stages, not {len(channels)}; give one width a stage")
         self.convs, self.deconvs, side = nn.ModuleList(), nn.ModuleList(), image_size
         for c_in, c_out in zip((3, *channels[:-1]), channels, strict=True):
-            self.convs.append(nn.Sequential(nn.Conv2d(c_in, c_out, 3, 2, 1), nn.BatchNorm2d(c_out), nn.ReLU()))
+            self.convs.append(nn.Sequential(nn.Conv2d(c_in, c_out, 3, 2, 1), BatchNorm2d(c_out), nn.ReLU()))
         for c_out, overlap in zip(channels, OVERLAP, strict=False):
             side = (side + 1) // 2
             stride = -(-side // g)
             surplus, odd = divmod(g * stride - side, 2)
             deconv = nn.ConvTranspose2d(D, c_out, stride + 2 * overlap, stride, surplus + odd + overlap, output_padding=odd)
-            self.deconvs.append(nn.Sequential(deconv, nn.BatchNorm2d(c_out), nn.ReLU()))
+            self.deconvs.append(nn.Sequential(deconv, BatchNorm2d(c_out), nn.ReLU()))
         side = (side + 1) // 2
         self.project = nn.Linear(channels[-1] * side**2, width)
 
@@ -77,4 +78,4 @@ class SoftTriple(nn.Module):
 
 def release_head(width: int) -> nn.Sequential:
     """Head on [F_low, T_CLS]: BN, Linear 256, BN, ReLU, Linear 1; width: of both together."""
-    return nn.Sequential(nn.BatchNorm1d(width), nn.Linear(width, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 1))
+    return nn.Sequential(BatchNorm1d(width), nn.Linear(width, 256), BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 1))

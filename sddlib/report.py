@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from . import SDDError
+from .columns import columns
 from .evaluate import read_scores, table
 from .intervals import bootstrap
 from .profiles import read_json
@@ -18,17 +19,6 @@ def read_run(run_dir: Path) -> dict[str, list[dict]]:
     if not found:
         raise SDDError(f"{run_dir} has no scores; run notebook 04_evaluate in it")
     return found
-
-
-def columns(rows: list[list], right_from: int = 1) -> str:
-    """Rows of values as aligned text, the first row being the header."""
-    texts = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    aligned = [
-        [t.ljust(w) if i < right_from else t.rjust(w) for i, (t, w) in enumerate(zip(row, widths, strict=True))]
-        for row in texts
-    ]
-    return "\n".join("  ".join(row).rstrip() for row in aligned)
 
 
 def generator_table(runs: dict[str, list[dict]], split: str = "test") -> str:
@@ -47,13 +37,14 @@ def generator_table(runs: dict[str, list[dict]], split: str = "test") -> str:
 
 
 def threshold_table(runs: dict[str, list[dict]], split: str = "test") -> str:
-    """Accuracy over the unseen generators at 0.5 and at the validation threshold, of reals and of fakes apart."""
-    header = ["method", "threshold", "ACC", "real ACC", "fake ACC", "ACC at 0.5", "real at 0.5", "fake at 0.5"]
+    """Accuracy over the unseen generators at the validation threshold and at 0.5, of reals and of fakes apart, and at the
+    oracle's threshold of each generator, which needs its labels and is a bound."""
+    header = ["method", "threshold", "ACC", "real ACC", "fake ACC", "ACC at 0.5", "real at 0.5", "fake at 0.5", "oracle ACC"]
     body = []
     for m, rows in runs.items():
         lines, summary = table(rows, split)
         unseen = [line for line in lines if not line["seen"]]
-        keys = ("acc_val", "real_acc_val", "fake_acc_val", "acc", "real_acc", "fake_acc")
+        keys = ("acc_val", "real_acc_val", "fake_acc_val", "acc", "real_acc", "fake_acc", "acc_oracle")
         body.append([NAMES[m], f"{summary['threshold']:.4g}", *(sum(line[k] for line in unseen) / len(unseen) for k in keys)])
     return columns([header, *body])
 
@@ -70,13 +61,14 @@ def check_seeds(run_dirs: list[Path]) -> None:
         ):
             raise SDDError(f"{folder} has not run 03_train and 04_evaluate; name run folders that are whole")
         records.append(parameters)
+    free = ("seed", "run_dir", "rescore")
     seeds = [r["03_train"].get("seed") for r in records]
     if len(set(seeds)) < len(seeds):
         raise SDDError(f"the seeds of these runs are {seeds}; name runs of different seeds")
     for folder, record in zip(run_dirs, records, strict=True):
         for name in ("03_train", "04_evaluate"):
             one, other = record[name], records[0][name]
-            differ = [k for k in one.keys() | other.keys() if one.get(k) != other.get(k) and k not in ("seed", "run_dir")]
+            differ = [k for k in one.keys() | other.keys() if one.get(k) != other.get(k) and k not in free]
             if differ:
                 raise SDDError(
                     f"{folder} and {run_dirs[0]} differ in {differ[0]} of {name}; name runs that differ in the seed only"

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from . import SDDError
+from .parallel import LAUNCHED
 from .profiles import NOTEBOOKS, all_parameters, check_overrides, read_json
 from .runs import PROFILE_VARIABLE, RUNS, peak_rss_mb, set_latest, shown, versions, write_json
 
@@ -15,8 +16,9 @@ SUMMARY_KEYS = tuple(prefix + key for prefix in ("", "probe_", "lora_") for key 
 
 @contextmanager
 def kernel_environment():
-    """Kernels inherit the environment: without the profile variable, and without a backend that would hide every figure."""
-    kept = {name: os.environ.pop(name, None) for name in (PROFILE_VARIABLE, "MPLBACKEND")}
+    """Kernels inherit the environment: without the profile variable, without a backend that would hide every figure, without
+    what makes a process one of many."""
+    kept = {name: os.environ.pop(name, None) for name in (PROFILE_VARIABLE, "MPLBACKEND", *LAUNCHED)}
     try:
         yield
     finally:
@@ -50,7 +52,7 @@ def run_notebooks(names: list[str], profile: str, overrides: dict, run_dir: Path
 
 
 class _Log:
-    """What a kernel prints: all of it to a file, the lines of training epochs also to the screen."""
+    """What a kernel prints: all of it to a file, what is said of a training under way also to the screen."""
 
     def __init__(self, stream, say):
         self.stream, self.say = stream, say
@@ -58,7 +60,7 @@ class _Log:
     def write(self, text: str) -> None:
         self.stream.write(text)
         for line in text.splitlines():
-            if line.startswith("epoch "):
+            if line.startswith(("epoch ", "goes on after ", "memory of training ", "  total ")):
                 self.say(f"  {line}")
 
     def flush(self) -> None:

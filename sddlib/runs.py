@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from . import SDDError, __version__
+from .disk import replaced
 from .profiles import ROOT, near, parameters, profile_parameters, read_json
 
 RUNS = ROOT / "runs"
@@ -42,9 +43,8 @@ def peak_rss_mb() -> float:
 def write_json(path: Path, value) -> None:
     """Write JSON atomically; the folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=1) + "\n")
-    part.replace(path)
+    with replaced(path) as part:
+        part.write_text(json.dumps(value, indent=1) + "\n")
 
 
 def shown(path: Path) -> str:
@@ -93,7 +93,8 @@ def start(notebook: str, namespace: dict) -> Run:
     if absent:
         raise SDDError(f"{notebook}: {absent[0]!r} is not set; run the parameters cell first")
     from .figures import style  # heavy, and of no use to a run that has been refused
-    from .train import pick_device, seed_everything
+    from .parallel import pick_device
+    from .randomness import seed_everything
 
     values, profile = {name: namespace[name] for name in defaults}, profile_variable()
     if profile:

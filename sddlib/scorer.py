@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from . import SDDError, __version__
 from .backbone import Backbone
 from .data import decode, to_input, to_rgb
+from .disk import replaced
 from .embedded import sha256
 from .presets import Preset
 from .profiles import read_json
@@ -65,14 +66,16 @@ class Scorer(nn.Module):
         state = {k: v.half() if half and v.is_floating_point() else v for k, v in self.own_state().items()}
         facts = {**about, "kind": self.kind, "preset": self.preset.as_dict(), "version": __version__}
         facts |= {"image_size": self.backbone.image_size, "fingerprint": self.backbone.fingerprint}
-        part = path.with_name(path.name + ".part")
-        path.with_suffix(".json").unlink(missing_ok=True)  # killed in between, new weights must not meet old facts
-        save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, part, metadata={"kind": self.kind})
-        part.chmod(0o644)  # the writer leaves 0600, which nobody else could load
-        facts["sha256"] = sha256(part)
-        part.replace(path)
-        part.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
-        part.replace(path.with_suffix(".json"))
+        try:
+            with replaced(path) as part:
+                save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, part, metadata={"kind": self.kind})
+                part.chmod(0o644)  # the writer leaves 0600, which nobody else could load
+                facts["sha256"] = sha256(part)
+                path.with_suffix(".json").unlink(missing_ok=True)  # killed now, new weights must not meet old facts
+            with replaced(path.with_suffix(".json")) as part:
+                part.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
+        except (OSError, SafetensorError) as e:
+            raise SDDError(f"checkpoint {path} cannot be written ({e}); free space or choose another run folder") from None
 
     @classmethod
     def load(cls, path: str | Path, weights: str | None = None) -> "Scorer":

@@ -128,5 +128,5 @@ def verify_command(
     report = verify(root, layout, classes and tuple(classes), splits and tuple(splits), workers)
     if csv is not None:
         write_csv(report.files, csv, COLUMNS)
-    print(text(report))
+    print(text(report).encode(errors="backslashreplace").decode())  # a file name may be any bytes
     return report.exit_code

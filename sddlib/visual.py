@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from . import SDDError
-from .data import Crops, Sample
+from .crops import Crops
+from .data import Sample
 from .detector import Detector
 from .enhancement import Enhancement
 from .evaluate import read_scores

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from . import SDDError
 from .evaluate import by_generator, seen_generators
-from .intervals import photograph_draws
+from .intervals import photograph_draws, photographs
 
 VERDICTS = {(0, False): "passed", (0, True): "FALSE ALARM", (1, False): "MISSED", (1, True): "found"}  # (label, called fake)
 
@@ -83,9 +83,8 @@ def auroc_intervals(rows: list[dict], values: dict[str, float], draws: int, seed
     with its real crops and all their fakes. Returns {generator or "mean of unseen": (estimate, low, high)}.
     """
     groups = {g: [r for r in part if r["path"] in values] for g, part in by_generator(rows).items()}
-    photos = sorted({r["photo"] for part in groups.values() for r in part})
-    where = {p: i for i, p in enumerate(photos)}
-    weights = photograph_draws(len(photos), draws, np.random.default_rng(seed))
+    where, strata = photographs(groups)
+    weights = photograph_draws(strata, draws, np.random.default_rng(seed))
     found = {}
     for g, part in groups.items():
         y, v = np.array([r["label"] for r in part]), np.array([values[r["path"]] for r in part])

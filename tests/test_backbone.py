@@ -219,3 +219,34 @@ def test_images_that_do_not_fit_are_refused_in_one_sentence():
     for blocks in (0, BLOCKS + 1):
         with pytest.raises(SDDError, match=f"the backbone has {BLOCKS}"):
             plain().add_lora(blocks=blocks)
+
+
+@pytest.mark.parametrize("biases", [False, True])
+def test_gradients_are_the_same_with_checkpointing_dropout_included(biases):
+    gradients = []
+    for on in (False, True):
+        torch.manual_seed(0)
+        backbone = plain()
+        backbone.add_lora(dropout=0.5, biases=biases)
+        for layer in backbone.lora_layers().values():
+            torch.nn.init.normal_(layer.lora_B["default"].weight, std=0.05)
+        backbone.checkpoint(on)
+        backbone.train()
+        backbone(images()).square().sum().backward()
+        gradients.append({n: p.grad for n, p in backbone.named_parameters() if p.requires_grad})
+    assert all(g.abs().max() > 0 for n, g in gradients[0].items() if "lora_" in n)
+    assert all(torch.equal(g, gradients[1][n]) for n, g in gradients[0].items())
+
+
+def test_checkpointing_computes_blocks_again_in_training_only():
+    backbone, calls = adapted(), []
+    backbone.blocks[0].ln_1.register_forward_hook(lambda *_: calls.append(1))
+    backbone.checkpoint()
+    backbone(images()).sum().backward()  # eval mode, in which gradients are asked for too (maps)
+    assert len(calls) == 1
+    backbone.train()
+    backbone(images()).sum().backward()
+    assert len(calls) == 3
+    backbone.checkpoint(False)
+    backbone(images()).sum().backward()
+    assert len(calls) == 4

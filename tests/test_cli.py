@@ -171,7 +171,7 @@ def test_interrupt_is_one_sentence_and_exit_code_130(monkeypatch, capsys):
     def interrupted(args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "env", interrupted)
+    monkeypatch.setattr(cli.commands, "env", interrupted)
     assert cli.main(["env"]) == 130
     assert capsys.readouterr().err == "sddlib: stopped by the user\n"
 

@@ -9,8 +9,10 @@ from torchvision.models import resnet18
 from sddlib import SDDError
 from sddlib.baselines.cnnspot import CNNSpot
 from sddlib.data import Sample
+from sddlib.optim import TrainConfig
 from sddlib.perturb import Augment, blur, jpeg
-from sddlib.train import TrainConfig, seed_everything, train
+from sddlib.randomness import seed_everything
+from sddlib.train import train
 
 ALWAYS = Augment(blur_prob=1.0, jpeg_prob=1.0)
 

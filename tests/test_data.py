@@ -12,20 +12,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from sddlib import SDDError
-from sddlib.data import (
-    Crops,
-    Sample,
-    TwinBatches,
-    check_splits,
-    content_ids,
-    data_hash,
-    decode,
-    open_image,
-    read_manifest,
-    scan_paths,
-    to_input,
-    to_rgb,
-)
+from sddlib.crops import Crops, TwinBatches, content_ids
+from sddlib.data import Sample, check_splits, data_hash, decode, open_image, read_manifest, scan_paths, to_input, to_rgb
 
 HEADER = "path,label,generator,family,split,photo\n"
 

@@ -11,11 +11,13 @@ from torch import nn
 
 from sddlib import SDDError, intervals
 from sddlib.baselines.lora import LinearOutput
+from sddlib.benchmarks import opposed
 from sddlib.data import Sample
 from sddlib.evaluate import (
     COLUMNS,
     by_generator,
     fit_threshold,
+    iter_scores,
     metrics,
     read_scores,
     score_paths,
@@ -87,6 +89,19 @@ def test_very_sure_scores_stay_apart(tmp_path):
 
     rows = score_paths(Sure(), [grey(tmp_path / f"{v}.png", v) for v in (10, 20, 30)])
     assert len({r["score"] for r in rows}) == 3 and max(r["score"] for r in rows) < 1
+
+
+def test_preparation_comes_before_the_crop_and_its_failure_is_a_row(tmp_path):
+    def halve(picture: Image.Image) -> Image.Image:
+        if picture.width > 90:
+            raise SDDError("too wide")
+        return picture.point(lambda v: v // 2)
+
+    paths = [grey(tmp_path / "a.png", 200), grey(tmp_path / "wide.png", 200, (100, 20)), grey(tmp_path / "b.png", 100)]
+    a, wide, b = iter_scores(Brightness(), paths, prepare=halve)
+    assert a["score"] == score_paths(Brightness(), paths[2:])[0]["score"] > b["score"]
+    assert (wide["score"], wide["error"], wide["width"]) == ("", "too wide", "")
+    assert (a["width"], a["height"], a["format"]) == (20, 18, "PNG")
 
 
 def test_scores_file_comes_back_as_it_was_written(tmp_path):
@@ -218,6 +233,12 @@ def test_reals_that_name_generators_belong_to_these_sets_alone():
     groups = by_generator(own + shared + free + pick(r, split="test", label=1))
     for g, mine in (("gan", own), ("vae", shared), ("diffusion", shared)):
         assert groups[g] == mine + free + pick(r, split="test", label=1, generator=g)
+
+
+def test_reals_stand_against_the_generators_they_name_or_against_all():
+    names = {"a": 1, "b": 2, "c": 3}
+    assert opposed("b+c+gone", names) == ["b", "c"] and opposed("c", names) == ["c"]
+    assert opposed("camera", names) == opposed("ab", names) == ["a", "b", "c"]
 
 
 def test_dev_fakes_stand_against_validations_reals():

@@ -18,7 +18,8 @@ from sddlib.concepts import (
     sides,
     split_photographs,
 )
-from sddlib.data import Crops, Sample
+from sddlib.crops import Crops
+from sddlib.data import Sample
 from sddlib.features import (
     agreement,
     angles,

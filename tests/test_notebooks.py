@@ -72,13 +72,23 @@ def test_code_cells_are_short(path):
         assert len(cell.source.splitlines()) <= 40, cell.source.splitlines()[0]
 
 
+def read_of_p(tree: ast.AST) -> set[str]:
+    """The names that code reads from p, itself or in functions of sddlib.fitting that it hands p to."""
+    library = {
+        f.name: f for f in ast.parse((ROOT / "sddlib" / "fitting.py").read_text()).body if isinstance(f, ast.FunctionDef)
+    }
+    used = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "p":
+            used.add(node.attr)
+        if isinstance(node, ast.Call) and any(isinstance(a, ast.Name) and a.id == "p" for a in node.args):
+            used |= read_of_p(library[node.func.id])
+    return used
+
+
 @each
 def test_every_parameter_is_used(path):
-    used = set()
-    for cell in code(path)[1:]:
-        for node in ast.walk(ast.parse(cell.source)):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "p":
-                used.add(node.attr)
+    used = set().union(*(read_of_p(ast.parse(cell.source)) for cell in code(path)[1:]))
     assert set(profiles.parameters(path.stem)) == used | BY_START
 
 

@@ -11,14 +11,19 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from scores import univfd_rows
+from trees import univfd
 
 from sddlib import __main__ as cli
 from sddlib import ablations, runner
 from sddlib.data import data_hash, read_manifest
+from sddlib.evaluate import write_csv
+from sddlib.grids import read_grid
 from sddlib.presets import get_preset
 from sddlib.profiles import all_parameters, check_overrides, parse_overrides
 
 ROOT = Path(__file__).resolve().parent.parent
+PYTHON = ("python", "accelerate", "torchrun")  # what starts Python
 README = (ROOT / "README.md").read_text()
 
 
@@ -33,18 +38,23 @@ def commands() -> list[list[str]]:
     return [words for words in (shlex.split(line, comments=True) for line in lines) if words]
 
 
-def sddlib_commands(name: str) -> list[list[str]]:
-    found = [words[3:] for words in commands() if words[:3] == ["python", "-m", "sddlib"]]
-    return [words for words in found if words[0] == name]
+def sddlib_commands(name: str = "") -> list[list[str]]:
+    """What follows `-m sddlib`, by itself or under a launcher."""
+    found = []
+    for words in commands():
+        at = [i for i in range(len(words) - 1) if words[i : i + 2] == ["-m", "sddlib"]]
+        found += [words[i + 2 :] for i in at if words[0] in PYTHON]
+    return [words for words in found if name in ("", words[0])]
 
 
 def test_every_command_is_of_a_kind_that_is_tested_here():
     known = {("make",), ("papermill",), ("conda", "env"), (".",), ("python", "data/make_checkpoint.py")}
+    known |= {("accelerate", "launch", "-m", "sddlib"), ("torchrun", "--nproc_per_node", "2", "-m", "sddlib")}
     known |= {("python", "-m", module) for module in ("sddlib", "pytest", "jupyterlab", "pip", "venv", "ipykernel")}
     for words in commands():
         assert any(tuple(words[: len(k)]) == k for k in known), f"no test knows {' '.join(words)}"
-    found = {words[3] for words in commands() if words[:3] == ["python", "-m", "sddlib"]}
-    assert found == {"env", "run", "score", "seeds", "ablate", "figures"}
+    found = {words[0] for words in sddlib_commands()}
+    assert found == {"env", "run", "score", "seeds", "ablate", "figures", "verify", "plan", "compare", "sweep"}
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")
@@ -105,6 +115,25 @@ def test_seeds_and_figures_commands_work_on_a_run(smoke_run, tmp_path, capsys):
     for words in sddlib_commands("figures"):
         assert cli.main([*words, "--run", str(smoke_run.dir), "--to", str(tmp_path)]) == 0
         assert list(tmp_path.glob("*.png"))
+
+
+def test_commands_of_the_full_scale_work_on_stand_ins(smoke_run, tmp_path, capsys):
+    """verify on UnivFD's folders, compare on a scores file, sweep on the grid by name; plan has a test of its own."""
+    root = univfd(tmp_path / "univfd")
+    for words in sddlib_commands("verify"):
+        assert words[1] == "data/univfd"
+        assert cli.main(["verify", str(root), *words[2:], "--workers", "1"]) == 1  # two images are not a published set
+        assert "progan" in capsys.readouterr().out
+    write_csv(univfd_rows(), tmp_path / "sdd.csv")
+    for words in sddlib_commands("compare"):
+        assert words[1].endswith("/scores/sdd.csv")
+        assert (
+            cli.main(["compare", str(tmp_path / "sdd.csv"), "--draws", "10"]) == 1
+        )  # no detector is like the paper's on all sets
+    for words in sddlib_commands("sweep"):
+        args = cli.build_parser().parse_args(words)
+        assert args.list or len(read_grid(ROOT / args.grid).runs) == 3
+    assert [["plan"]] == sddlib_commands("plan")
 
 
 @pytest.mark.parametrize("words", sddlib_commands("ablate"), ids=" ".join)

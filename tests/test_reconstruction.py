@@ -104,6 +104,17 @@ def test_bank_queries_are_computed_once_while_scoring_and_each_time_while_traini
     assert len(calls) == 4
 
 
+def test_asking_for_eval_mode_again_keeps_the_bank_queries():
+    m, (V_H, f_s) = module(), inputs()
+    calls = counting(m)
+    with torch.no_grad():
+        for _ in range(3):
+            m.eval()(V_H, f_s)
+        assert len(calls) == 1
+        m.train().eval()(V_H, f_s)
+        assert len(calls) == 2
+
+
 def test_gradients_reach_the_bank_projection_in_eval_mode_even_after_scoring():
     m, (V_H, f_s) = module(), inputs()
     with torch.inference_mode():

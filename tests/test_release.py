@@ -9,10 +9,10 @@ from sddlib.backbone import Backbone
 from sddlib.detector import Detector
 from sddlib.gradient_flow import gradient_flow, module_sizes
 from sddlib.losses import reconstruction_loss
+from sddlib.optim import TRAINING, parameter_groups
 from sddlib.presets import get_preset
 from sddlib.reconstruction import Reconstruction
 from sddlib.release import ReleaseEnhancement, SoftTriple
-from sddlib.train import TRAINING, parameter_groups
 from sddlib.weights import TINY, load_backbone
 
 D, SIZE = TINY["vision_cfg"]["width"], 64

@@ -56,6 +56,11 @@ def test_every_extra_named_by_environment_and_makefile_is_in_pyproject():
             assert re.search(rf"^{extra} = \[", project, re.MULTILINE), f"{name} asks for an extra {extra!r}"
 
 
+def test_dask_is_asked_for_alike_by_its_users_and_the_tests():
+    bounds = re.findall(r'^    ("distributed[^"]*")', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert len(bounds) == 2 and len(set(bounds)) == 1
+
+
 def test_no_other_file_lists_dependencies():
     assert not [name for name in ("requirements.txt", "setup.py", "setup.cfg", "Pipfile") if (ROOT / name).exists()]
 

@@ -1,9 +1,9 @@
 """Training: it learns, repeats itself bit for bit, hands back its best epoch, and refuses what cannot be trained."""
 
+import easy
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -11,10 +11,13 @@ from sddlib import SDDError, train
 from sddlib.backbone import Backbone
 from sddlib.baselines.lora import LinearOutput, LoraLinear
 from sddlib.baselines.probe import LinearProbe
-from sddlib.data import Crops, Sample
+from sddlib.crops import Crops
+from sddlib.data import Sample
 from sddlib.detector import Detector
+from sddlib.optim import TRAINING, TrainConfig, parameter_groups, trainable
 from sddlib.presets import get_preset
-from sddlib.train import TRAINING, TrainConfig, seed_everything, trainable, validate
+from sddlib.randomness import seed_everything
+from sddlib.training import validate
 from sddlib.weights import load_backbone
 
 PRESET = get_preset("paper", M=10, width=32, heads=4, channels=(4, 6, 8), F_low=12, lora_dropout=0.1)
@@ -22,17 +25,7 @@ PRESET = get_preset("paper", M=10, width=32, heads=4, channels=(4, 6, 8), F_low=
 
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory) -> dict[str, list[Sample]]:
-    """An easy set: noise, brighter and redder in the fakes."""
-    folder, rng = tmp_path_factory.mktemp("easy"), np.random.default_rng(0)
-    made: dict[str, list[Sample]] = {"train": [], "val": []}
-    for split, n in (("train", 24), ("val", 12)):
-        for i in range(n):
-            label = i % 2
-            pixels = rng.integers(0, 120, (72, 72, 3)) + label * np.array([130, 60, 30])
-            path = folder / f"{split}{i}.png"
-            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
-            made[split].append(Sample(path, label, ("camera", "gan")[label], "f", split, f"{split}{i}"))
-    return made
+    return easy.easy_set(tmp_path_factory.mktemp("easy"))
 
 
 def detector(seed: int = 0) -> Detector:
@@ -182,7 +175,7 @@ def test_rate_rises_then_falls_to_zero(samples, monkeypatch):
 
 def test_new_modules_learn_at_their_own_rate():
     model = detector()
-    groups = train.parameter_groups(model, TrainConfig(lr=1e-3, scratch=4.0))
+    groups = parameter_groups(model, TrainConfig(lr=1e-3, scratch=4.0))
     rate = {id(p): g["lr"] for g in groups for p in g["params"]}
     found = {n: rate[id(p)] for n, p in trainable(model).items()}
     assert {n for n, r in found.items() if r == 1e-3} == {n for n in found if "lora_" in n}
@@ -259,7 +252,7 @@ def test_probe_sees_the_crops_of_a_trained_detectors_first_epochs(samples, monke
     probe = LinearProbe(Backbone(load_backbone("tiny", "random"), 64), PRESET)
     embed = probe.embed_samples
     monkeypatch.setattr(
-        probe, "embed_samples", lambda crops: (seen.append(torch.stack([c[0] for c in crops])), embed(crops))[1]
+        probe, "embed_samples", lambda crops, workers: (seen.append(torch.stack([c[0] for c in crops])), embed(crops))[1]
     )
     probe.fit(samples["train"], samples["val"], 64, views=2, seed=5)
     for epoch in range(2):

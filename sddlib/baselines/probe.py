@@ -8,10 +8,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..backbone import Backbone
-from ..data import Crops, Sample
+from ..crops import Crops
+from ..data import Sample
+from ..parallel import pick_device
+from ..perturb import Augment
 from ..presets import Preset
 from ..scorer import Scorer
-from ..train import pick_device, progress
+from ..train import progress
 from .lora import LinearOutput
 
 STRENGTHS = 10.0 ** np.arange(-3, 5)  # inverse L2 penalties tried; validation chooses
@@ -36,23 +39,37 @@ class LinearProbe(Scorer):
         return LinearOutput(self.head(f).squeeze(1), f)
 
     @torch.inference_mode()
-    def embed_samples(self, crops: Crops) -> tuple[np.ndarray, np.ndarray]:
-        """Features (n, E) and labels (n,) of a set of crops."""
+    def embed_samples(self, crops: Crops, workers: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Features (n, E) and labels (n,) of a set of crops. workers: processes that decode."""
         device = pick_device()
         self.to(device).eval()
-        batches = [(self.features(x.to(device)).cpu(), y) for x, y, _ in progress(DataLoader(crops, 32), desc="probe")]
+        loader = DataLoader(crops, 32, num_workers=workers)
+        batches = [(self.features(x.to(device)).cpu(), y) for x, y, _ in progress(loader, desc="probe")]
         return torch.cat([f for f, _ in batches]).numpy(), torch.cat([y for _, y in batches]).numpy()
 
-    def fit(self, train: list[Sample], val: list[Sample], size: int, views: int = 2, seed: int = 0) -> dict:
+    def fit(
+        self,
+        train: list[Sample],
+        val: list[Sample],
+        size: int,
+        views: int = 2,
+        seed: int = 0,
+        resize: int = 0,
+        augment: float = 0.0,
+        workers: int = 0,
+        keep: bool = True,
+    ) -> dict:
         """Fit the head on `views` random crops of every training image; the L2 penalty is chosen on validation BCE.
 
-        The crops are those a trained detector sees in its first epochs with the same seed. Returns what was chosen.
+        The crops are those a trained detector sees in its first epochs with the same seed. resize, augment, workers, keep: as
+        in a TrainConfig. Returns what was chosen.
         """
-        crops, sets = Crops(train, size, train=True, seed=seed, keep=True), []
+        looks = {"resize": resize, "augment": Augment(blur_prob=augment, jpeg_prob=augment)}
+        crops, sets = Crops(train, size, train=True, seed=seed, keep=keep, **looks), []
         for crops.epoch in range(views):
-            sets.append(self.embed_samples(crops))
+            sets.append(self.embed_samples(crops, workers))
         X, y = np.concatenate([s[0] for s in sets]), np.concatenate([s[1] for s in sets])
-        X_val, y_val = self.embed_samples(Crops(val, size, train=False))
+        X_val, y_val = self.embed_samples(Crops(val, size, train=False), workers)
         fits = [LogisticRegression(C=C, max_iter=5000).fit(X, y) for C in STRENGTHS]
         losses = [log_loss(y_val, f.predict_proba(X_val)) for f in fits]
         best = fits[int(np.argmin(losses))]

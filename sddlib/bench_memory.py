@@ -1,0 +1,102 @@
+"""The memory plan against a real training step on the CPU: in a fresh process, random weights, resident memory looked at."""
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from time import perf_counter
+from typing import NamedTuple
+
+import torch
+
+from .backbone import Backbone
+from .detector import Detector
+from .optim import TrainConfig, parameter_groups, trainable
+from .plan import GB, memory_plan
+from .presets import get_preset
+from .randomness import seed_everything
+from .timing import Memory
+from .weights import load_backbone
+
+# glibc gives a block of this many bytes back to the system as soon as it is freed: resident memory is then what is in use, not
+# what was in use some time before, which here is half as much again
+RETURNED = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
+
+
+class Measured(NamedTuple):
+    """planned, measured: bytes that a training step adds at most to weights, gradients and optimizer. loss: the step's. moved:
+    share of trainable tensors that the step changed. score: P(generated) of one image afterwards. seconds: of the step, of the
+    score, and of the plan."""
+
+    planned: int
+    measured: int
+    loss: float
+    moved: float
+    score: float
+    seconds: tuple[float, float, float]
+
+
+def one_step(name: str, size: int, batch: int, checkpointing: bool = False, preset: str = "paper") -> Measured:
+    """Train SDD on random weights and images for one step, score an image. For a process of its own."""
+    chosen = get_preset(preset)
+    seed_everything(0)
+    backbone = Backbone(load_backbone(name, "random"), size, chosen.norm)
+    model = Detector(backbone, torch.randn(chosen.M, backbone.D), chosen).train()
+    for layer in backbone.lora_layers().values():
+        torch.nn.init.normal_(layer.lora_B["default"].weight, std=0.01)  # off its zero start, where A has no gradient
+    backbone.checkpoint(checkpointing)
+    optimizer = torch.optim.AdamW(parameter_groups(model, TrainConfig()))
+    _settle(optimizer)
+    x, y = torch.randn(batch, 3, size, size), torch.arange(batch) % 2
+    times = [perf_counter()]
+    plan = memory_plan(model, batch, size, checkpointing=checkpointing, device="cpu")
+    before = {n: p.detach().clone() for n, p in trainable(model).items()}
+    times.append(perf_counter())
+    with Memory() as memory:
+        loss = model.loss(x, y)["total"]
+        loss.backward()
+        optimizer.step()
+    times.append(perf_counter())
+    moved = [not torch.equal(p, before[n]) for n, p in trainable(model).items()]
+    backbone.merge_lora()
+    with torch.inference_mode():
+        score = torch.sigmoid(model.eval()(x[:1]).logit).item()
+    times.append(perf_counter())
+    planning, step, scoring = (b - a for a, b in zip(times, times[1:], strict=False))
+    return Measured(
+        plan.activations + plan.working, memory.growth, loss.item(), sum(moved) / len(moved), score, (step, scoring, planning)
+    )
+
+
+def _settle(optimizer: torch.optim.Optimizer) -> None:
+    """Gradients and moments as in the middle of a training: there, and here all 0."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+        for p in group["params"]:
+            p.grad = torch.zeros_like(p)
+    optimizer.step()
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+
+
+def fresh(*arguments) -> Measured:
+    """`one_step` in a new process: memory that an earlier job has given back would be used again unseen."""
+    before = dict(os.environ)
+    os.environ.update(RETURNED)
+    try:
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            return pool.submit(one_step, *arguments).result()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def report(name: str, size: int, batch: int) -> None:
+    """Print plan, measurement and their ratio, with and without gradient checkpointing."""
+    for checkpointing in (False, True):
+        m = fresh(name, size, batch, checkpointing)
+        print(
+            f"training step on the CPU, {batch} images, {'with' if checkpointing else 'without'} gradient checkpointing: "
+            f"planned {m.planned / GB:.2f} GB above the weights, measured {m.measured / GB:.2f}; "
+            f"measured / planned {m.measured / m.planned:.2f}"
+        )

@@ -1,0 +1,65 @@
+"""`python -m sddlib run` under a launcher: before the first process runs a notebook, all do its heavy part together."""
+
+import gc
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+from .fitting import fit, job_bank, read_job
+from .parallel import from_first, join, pick_device, rank, wait, world
+from .profiles import ROOT, all_parameters, check_overrides, parameters
+from .runner import run_notebooks
+from .runs import new_run_dir, write_json
+from .score_run import score_run
+
+
+def train_together(p: SimpleNamespace, folder: Path) -> None:
+    """The trainings of 03_train, which then finds the checkpoints."""
+    weights = ROOT / Path(p.weights).expanduser()
+    job = read_job(p, ROOT / Path(p.manifest).expanduser(), str(weights) if weights.exists() else p.weights, folder)
+    bank = job_bank(job, pick_device())
+    for kind in ("sdd", "lora", "probe"):
+        fit(job, kind, bank)
+
+
+def score_together(p: SimpleNamespace, folder: Path) -> None:
+    """The scores of 04_evaluate, which then reads them."""
+    chosen = {name: getattr(p, name) for name in ("layout", "limit", "protocol", "equalise", "rescore", "batch", "workers")}
+    score_run(folder, ROOT / Path(p.manifest).expanduser(), **chosen)
+
+
+HEAVY = {"03_train": (train_together, {"retrain": False}), "04_evaluate": (score_together, {"rescore": False})}
+
+
+def run_together(names: list[str], profile: str, overrides: dict, run_dir: str | None, say=print) -> tuple[Path, dict]:
+    """Called in every process with notebooks in running order. Returns the run folder, which all must see (a shared disk), and
+    the summary, with the time of the shared work; {} in all processes but the first."""
+    check_overrides(overrides, names)
+    join()
+    folder = Path(from_first(str(Path(run_dir).resolve() if run_dir else new_run_dir(profile)) if rank() == 0 else None))
+    if rank() == 0:
+        say(f"run folder {folder}: {', '.join(names)} with profile {profile}, {world()} processes")
+    begun, each, summary = time.perf_counter(), {}, {}
+    for name in names:
+        begin = time.perf_counter()
+        mine, done = {k: v for k, v in overrides.items() if k in parameters(name)}, {}
+        if name in HEAVY:
+            prepare, done = HEAVY[name]
+            prepare(SimpleNamespace(**all_parameters(profile, name, mine)), folder)
+        if rank() == 0:
+            free_memory()
+            summary = run_notebooks([name], profile, mine | done, folder, say)
+            each[name] = round(time.perf_counter() - begin, 1)
+            summary |= {"seconds": round(time.perf_counter() - begun, 1), "seconds_each": each, "processes": world()}
+            write_json(folder / "summary.json", summary)
+        wait()
+    return folder, summary
+
+
+def free_memory() -> None:
+    """Give back what this process holds on its GPU and does not use: the notebook's kernel works on the same one."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
