@@ -93,7 +93,7 @@ def test_each_class_of_each_set_is_described_beside_its_published_number(tree):
     assert known["train", "progan", "real"]["published"] is None and known["train", "progan", "real"]["n"] == 40
     assert "test deepfake: 2 real images, published are 2707" in report.differs
     assert "test deepfake: 2 fake images, published are 2698" in report.differs
-    assert len(report.differs) == 2 * 19 and report.exit_code == 1 and not report.missing
+    assert len(report.differs) == 2 * 14 and report.exit_code == 1 and not report.missing
 
 
 def test_another_number_than_published_is_exit_code_1(copy, small, capsys):
