@@ -18,9 +18,8 @@ class TestSet:
     reals: str = ""
 
 
-# UnivFD's 19 sets (Ojha et al., CVPR 2023) in the order of the SDD paper's Tables 1-2; sizes from the full downloads. Those of
-# progan, biggan, stylegan, gaugan and stargan agree with the rounded totals of Wang et al. (CVPR 2020), Table 1, and accuracies
-# that others have published over the whole sets are whole numbers of images with them.
+# UnivFD's 19 sets (Ojha et al., CVPR 2023) in the order of the SDD paper's Tables 1-2, with the sizes of the full
+# downloads where these are known here.
 UNIVFD = (
     TestSet("progan", "gan"),
     TestSet("cyclegan", "gan", 1321, 1321),
