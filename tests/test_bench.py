@@ -15,7 +15,7 @@ from sddlib.baselines.lora import LoraLinear
 from sddlib.bench_bank import CHUNK, made_up, stream_memory
 from sddlib.data import decode
 from sddlib.optim import trainable
-from sddlib.presets import get_preset
+from sddlib.presets import PRESETS, get_preset
 from sddlib.weights import load_backbone
 
 
@@ -32,14 +32,16 @@ def test_training_and_scoring_do_not_get_in_each_others_way():
     assert all(torch.equal(p, before[n]) for n, p in trainable(model).items())
 
 
-def test_bench_prints_every_ratio(capsys):
+def test_bench_prints_every_ratio(capsys, monkeypatch):
+    monkeypatch.setitem(PRESETS, "release", get_preset("release", M=300, width=64))  # as every size here, for time
+    monkeypatch.setattr(bench_growth, "SIZES", (256, 512))
     assert bench.main(["--backbone", "tiny", "--image-size", "64", "--batch", "2", "--pairs", "1", "--tokens", "20000"]) == 0
     said = capsys.readouterr().out
     for preset in ("paper", "release"):
         assert re.search(rf"{preset}: SDD training step / LoRA-CLIP \+ linear head: \d+\.\d\d", said)
         assert re.search(rf"{preset}: SDD scoring / bare encoder: \d+\.\d\d", said)
     assert re.search(r"scoring 4n images / n images, n = 1: \d+\.\d\d \[.*\], linear is 4", said)
-    assert re.search(r"scoring with M 5000 / M 256: \d+\.\d\d \[.*\], operations \d+\.\d\d; bank queries computed 1 time", said)
+    assert re.search(r"scoring with M 512 / M 256: \d+\.\d\d \[.*\], operations \d+\.\d\d; bank queries computed 1 time", said)
     assert len(re.findall(r"2 loading workers, .*: [\d,]+ images/s, (?:ahead of|behind) the encoder's", said)) == 2
     assert re.search(r"JS \+ sampling [\d,]+ tokens/s / scipy, a call a token, [\d,]+: \d+\.\d", said)
     assert re.search(r"20,000 tokens streamed: \d+ MiB above the interpreter", said)

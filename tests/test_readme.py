@@ -222,3 +222,9 @@ def test_papermill_example_names_a_notebook_and_its_parameters():
             assert words[1].startswith("notebooks/") and "-p" in words
             names = {words[i + 1] for i, word in enumerate(words) if word == "-p"}
             assert names <= set(all_parameters("mini", Path(words[1]).stem, {}))
+
+
+def test_layout_names_every_module():
+    layout = README[README.index("sddlib/      one mechanism a file") : README.index("data/        mini/")]
+    modules = {p.stem for p in (ROOT / "sddlib").glob("*.py") if not p.stem.startswith("__")}
+    assert modules <= set(re.findall(r"\w+", layout))
