@@ -17,7 +17,7 @@ from trees import univfd
 from sddlib import __main__ as cli
 from sddlib import ablations, runner
 from sddlib.data import data_hash, read_manifest
-from sddlib.evaluate import write_csv
+from sddlib.evaluate import read_scores, table, write_csv
 from sddlib.grids import read_grid
 from sddlib.presets import get_preset
 from sddlib.profiles import all_parameters, check_overrides, parse_overrides
@@ -156,11 +156,19 @@ def test_ablate_commands_name_variants_seeds_and_parameters_that_exist(words, mo
 
 def test_checkpoint_is_shipped_in_half_precision_if_scores_stay(smoke_run, tmp_path):
     target = tmp_path / "new" / "sdd.safetensors"
-    assert [words[2:] for words in commands() if words[:2] == ["python", "data/make_checkpoint.py"]] == [["runs/C"]]
+    assert [words[2:] for words in commands() if words[:2] == ["python", "data/make_checkpoint.py"]] == [
+        ["runs/C"],
+        ["runs/field0", "--to", "data/checkpoints/sdd-field.safetensors"],
+    ]
     script = [sys.executable, ROOT / "data" / "make_checkpoint.py", "--to", target]
     done = subprocess.run([*script, smoke_run.dir], capture_output=True, text=True)
     assert done.returncode == 0 and "largest change of a score" in done.stdout, done.stderr
-    assert {p.name for p in target.parent.iterdir()} == {"sdd.safetensors", "sdd.json"}
+    assert {p.name for p in target.parent.iterdir()} == {"sdd.safetensors", "sdd.json", "sdd.md"}
+    card, rows = target.with_suffix(".md").read_text(), table(read_scores(smoke_run.dir / "scores" / "sdd.csv"))[0]
+    for r in rows:  # a card says what the run scored, and what training saw
+        assert f"| {r['generator']} | {'yes' if r['seen'] else 'no'} | 2 + {r['n_fake']} | {r['ap']:.3f} |" in card
+    assert "| train | real | camera | 2 |" in card and "no proof" in card and "trial" not in card
+    assert json.loads(target.with_suffix(".json").read_text())["sha256"] in card
     whole = smoke_run.dir / "checkpoints" / "sdd.safetensors"
     assert target.stat().st_size < 0.6 * whole.stat().st_size
     moved = tmp_path / "moved"
@@ -169,7 +177,7 @@ def test_checkpoint_is_shipped_in_half_precision_if_scores_stay(smoke_run, tmp_p
     (moved / "scores" / "sdd.csv").write_text(rows)
     done = subprocess.run([*script, moved], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "moves a score" in done.stderr
-    assert {p.name for p in target.parent.iterdir()} == {"sdd.safetensors", "sdd.json"}
+    assert {p.name for p in target.parent.iterdir()} == {"sdd.safetensors", "sdd.json", "sdd.md"}
 
 
 def test_shipped_checkpoint_keeps_its_promises():
