@@ -29,6 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
         return sub
 
     add("env")
+    add("doctor")
     for sub in (add("run"), add("train")):
         if sub.get_default("function") is commands.run:
             sub.add_argument(
@@ -89,7 +90,7 @@ def interrupted(*_) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code: 0 done, 1 something is not as expected (compare), 2 a mistake named in one line, 130 interrupted."""
+    """Exit code: 0 done, 1 something is not as expected (compare, doctor), 2 a mistake named in one line, 130 interrupted."""
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in OWN_OPTIONS:
         args = argparse.Namespace(function=getattr(commands, argv[0]), rest=argv[1:])

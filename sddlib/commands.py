@@ -15,6 +15,14 @@ def env(args) -> int:
     return 0
 
 
+def doctor(args) -> int:
+    """Look at versions, device, memory, disk, weights, data, kernels and widgets; name a cure for each fault. Exit code 1: one
+    of them is a [fail]."""
+    from .doctor import doctor as look
+
+    return look()
+
+
 def run(args, names: list[str] | None = None) -> int:
     """Run notebooks in order with a profile; print the table, and where notebooks, figures and scores lie. Under
     `accelerate launch` or `torchrun`, many GPUs, machines or CPU processes share training and scoring."""

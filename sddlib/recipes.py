@@ -140,7 +140,7 @@ def shared_bank(
     return bank
 
 
-def trained(kind: str, path: Path, settings: dict, make: Callable[[], tuple[Scorer, dict]], retrain: bool = False) -> Scorer:
+def trained(kind: str, path: Path, settings: dict, make: Callable[[], tuple[Scorer, dict]], force: bool = False) -> Scorer:
     """The model of PATH if it was trained with the same settings, else a newly made one, saved there.
 
     make() returns (trained model in eval mode, facts for its JSON). A file of other settings is replaced, and said so.
@@ -148,7 +148,7 @@ def trained(kind: str, path: Path, settings: dict, make: Callable[[], tuple[Scor
     train and the first one saves.
     """
     wait()  # so that no process still looks for what another has already written
-    if from_first(path.is_file() and path.with_suffix(".json").is_file()) and not retrain:
+    if from_first(path.is_file() and path.with_suffix(".json").is_file()) and not force:
         about = read_json(path.with_suffix(".json"))
         differ = [k for k in settings if about.get("settings", {}).get(k) != settings[k]]
         if not differ:

@@ -61,7 +61,7 @@ def check_seeds(run_dirs: list[Path]) -> None:
         ):
             raise SDDError(f"{folder} has not run 03_train and 04_evaluate; name run folders that are whole")
         records.append(parameters)
-    free = ("seed", "run_dir", "rescore")
+    free = ("seed", "run_dir", "force")
     seeds = [r["03_train"].get("seed") for r in records]
     if len(set(seeds)) < len(seeds):
         raise SDDError(f"the seeds of these runs are {seeds}; name runs of different seeds")

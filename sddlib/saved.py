@@ -65,11 +65,11 @@ def saved_scores(
     path: Path,
     protocol: Protocol,
     quality: int = 0,
-    rescore: bool = False,
+    force: bool = False,
     batch: int = 32,
     workers: int = 0,
 ) -> list[dict]:
-    """Rows of PATH as `read_scores` gives them; scored and written first if PATH is not of these settings, or by `rescore`.
+    """Rows of PATH as `read_scores` gives them; scored and written first if PATH is not of these settings, or by `force`.
 
     PATH.json holds the settings; it is written last. Processes that torch.distributed joins share the work, and need to see
     the same folder. What a killed scoring has done lies in PATH.parts and is not done again.
@@ -77,13 +77,13 @@ def saved_scores(
     if not samples:
         raise SDDError(f"there are no images to score for {path.name}; check the splits of the benchmark")
     settings = settings_of(model, samples, root, protocol, quality)
-    rows, said = (None, f"{path.parent.name}/{path.name}: scoring again, as asked") if rescore else find_saved(path, settings)
+    rows, said = (None, f"{path.parent.name}/{path.name}: scoring again, as asked") if force else find_saved(path, settings)
     if rank() == 0:
         print(said)
     if from_first(rows is not None):  # the first process decides for all: a shared disk may show the others an older state
         return read_scores(path) if rows is None else rows
     folder = path.with_suffix(".parts")
-    if rank() == 0 and rescore:
+    if rank() == 0 and force:
         shutil.rmtree(folder, ignore_errors=True)
     wait()
     parts = part_files(folder, settings)

@@ -55,7 +55,7 @@ def equalised_table(runs: dict[str, list[dict]], equalised: dict[str, list[dict]
     """AP and accuracy at 0.5 of pictures as they are and with every one written as JPEG of the same quality."""
     for m, rows in equalised.items():
         if [r["path"] for r in rows] != [r["path"] for r in runs[m]]:
-            raise SDDError(f"the equalised scores of {m} are of other images; run 04_evaluate with rescore = True")
+            raise SDDError(f"the equalised scores of {m} are of other images; run 04_evaluate with force = True")
     pairs = [table(rows, split)[0] for m in equalised for rows in (runs[m], equalised[m])]
     shown = [f"{NAMES[m]} {what} {how}" for m in equalised for what in ("AP", "ACC") for how in ("native", "JPEG")]
     body = [["ACC at 0.5", *shown]]
