@@ -131,6 +131,14 @@ def figures(args) -> int:
     return 0
 
 
+def manifest(args) -> int:
+    """Make a benchmark of two folders of your own, one of real and one of generated images: a manifest CSV with splits, and a
+    warning where the files alone tell the classes apart."""
+    from .own_data import manifest_command
+
+    return manifest_command(args.real, args.fake, args.out, args.unseen, not args.unpaired, args.workers)
+
+
 def verify(args) -> int:
     """Count and decode every file of a benchmark, and say what is missing, broken, doubled or given away by the files alone.
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -103,8 +104,10 @@ def job_bank(job: Job, device) -> TokenBank:
     seed, workers, path = job.config.seed, job.config.workers, job.folder / "bank.safetensors"
     settings = bank_settings(job.chosen, job.preset, seed, job.source)
     if rank() == 0 and load_bank(path, settings) is None:
+        begin = time.perf_counter()
         bank = sample_bank(encoder(job.source, job.preset.norm).to(device), job.chosen, job.preset, seed, workers=workers)
         save_bank(bank, path, settings, job.chosen, job.root)
+        print(f"{path.name}: sampled in {time.perf_counter() - begin:.0f} s")
     wait()
     bank = load_bank(path, settings)
     if bank is None:

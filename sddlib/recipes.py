@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from .evaluate import arrays, fit_threshold, metrics, score_samples
 from .parallel import from_first, rank, wait
 from .presets import Preset
 from .profiles import read_json
+from .progress import progress
 from .scorer import Scorer, read_about
 from .weights import load_backbone
 
@@ -155,8 +157,10 @@ def trained(kind: str, path: Path, settings: dict, make: Callable[[], tuple[Scor
             print(f"{path.name}: already trained with these settings, loaded")
             return SCORERS[kind].load(path)
         print(f"{path.name}: was trained with another {differ[0]}, training again")
+    begin = time.perf_counter()
     model, facts = make()
     if rank() == 0:
+        print(f"{path.name}: trained in {time.perf_counter() - begin:.0f} s")
         path.parent.mkdir(parents=True, exist_ok=True)
         model.save(path, {**facts, "settings": settings})
     wait()
@@ -185,7 +189,7 @@ def part_readings(model: Detector, samples: list[Sample], batch: int = 32) -> di
     L_r (squared error of the reconstruction, Eq. 9) and F_low (n, width)."""
     model.eval()
     device, found = next(model.parameters()).device, []
-    for x, y, _ in DataLoader(Crops(samples, model.backbone.image_size, train=False), batch):
+    for x, y, _ in progress(DataLoader(Crops(samples, model.backbone.image_size, train=False), batch), desc="reading"):
         out = model(x.to(device))
         error = (out.Re - out.V_H).square().mean((1, 2))
         found.append([t.float().cpu() for t in (y, out.logit, out.D_s.mean((1, 2, 3)), error, out.F_low)])

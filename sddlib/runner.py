@@ -8,6 +8,7 @@ from pathlib import Path
 from . import SDDError
 from .parallel import LAUNCHED
 from .profiles import NOTEBOOKS, all_parameters, check_overrides, read_json
+from .progress import HEADLESS
 from .runs import PROFILE_VARIABLE, RUNS, peak_rss_mb, set_latest, shown, versions, write_json
 
 _SUMMARY = ("mean_ap_unseen", "mean_auroc_unseen", "mean_acc_unseen", "ap_seen")
@@ -17,11 +18,13 @@ SUMMARY_KEYS = tuple(prefix + key for prefix in ("", "probe_", "lora_") for key 
 @contextmanager
 def kernel_environment():
     """Kernels inherit the environment: without the profile variable, without a backend that would hide every figure, without
-    what makes a process one of many."""
-    kept = {name: os.environ.pop(name, None) for name in (PROFILE_VARIABLE, "MPLBACKEND", *LAUNCHED)}
+    what makes a process one of many; and without bars, at which nobody looks."""
+    kept = {name: os.environ.pop(name, None) for name in (PROFILE_VARIABLE, "MPLBACKEND", *LAUNCHED, HEADLESS)}
+    os.environ[HEADLESS] = "1"
     try:
         yield
     finally:
+        del os.environ[HEADLESS]
         os.environ.update({k: v for k, v in kept.items() if v is not None})
 
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -82,7 +83,7 @@ def saved_scores(
         print(said)
     if from_first(rows is not None):  # the first process decides for all: a shared disk may show the others an older state
         return read_scores(path) if rows is None else rows
-    folder = path.with_suffix(".parts")
+    folder, begin = path.with_suffix(".parts"), time.perf_counter()
     if rank() == 0 and force:
         shutil.rmtree(folder, ignore_errors=True)
     wait()
@@ -92,6 +93,7 @@ def saved_scores(
     wait()
     if rank() == 0:
         assemble(parts, path, samples, root, settings)
+        print(f"{path.parent.name}/{path.name}: scored in {time.perf_counter() - begin:.0f} s")
     wait()
     return read_scores(path)
 
