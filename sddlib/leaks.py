@@ -92,6 +92,6 @@ def warn_above(n_real: int, n_fake: int) -> float:
 def telling(found: dict) -> tuple[dict[str, float], bool]:
     """(the AUROCs of `leaks` that are worth a warning, whether they are owed to the compressed size alone, which belongs to the
     picture as well: smooth ones take fewer bytes). found: of `leaks`, with n_real and n_fake."""
-    least = warn_above(found["n_real"], found["n_fake"])
-    names = {k: found[k] for k in NAMES if found[k] is not None and found[k] > least}
+    known = {k: found[k] for k in NAMES if found[k] is not None}  # nothing, where a class has too few images
+    names = {k: auroc for k, auroc in known.items() if auroc > warn_above(found["n_real"], found["n_fake"])}
     return names, "bytes/pixel" in names and names.keys() <= {"bytes/pixel", "combined"}

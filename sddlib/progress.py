@@ -4,11 +4,12 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from pathlib import Path
 
 from tqdm.auto import tqdm
 
 HEADLESS = "TQDM_DISABLE"  # set for kernels of `python -m sddlib run` and of the tests
-BATCH_TOOLS = ("papermill", "nbconvert")  # that start kernels nobody looks at
+BATCH_TOOLS = ("papermill", "nbconvert", "jupyter-nbconvert")  # that start kernels nobody looks at
 DELAY = 2.0  # seconds: what is done sooner needs no bar
 
 
@@ -36,4 +37,4 @@ def headless() -> bool:
         words = parent.cmdline() if parent else []
     except psutil.Error:  # a parent that has ended, or is somebody else's
         return False
-    return any(tool in word for tool in BATCH_TOOLS for word in words)
+    return any(Path(word).stem in BATCH_TOOLS for word in words)

@@ -20,8 +20,9 @@ def number(text: str) -> bool:
 
 def unlabelled(path: Path) -> list[str]:
     """The axes of a figure whose ticks are numbers and that have no label."""
-    found = []
-    for axes in ET.parse(path).getroot().iter(f"{SVG}g"):
+    found, root = [], ET.parse(path).getroot()
+    assert texts(root), f"{path} holds no text: save it with the style of `figures.style`"
+    for axes in root.iter(f"{SVG}g"):
         if not re.fullmatch(r"axes_\d+", axes.get("id", "")):
             continue
         for axis in axes.findall(f"{SVG}g"):
