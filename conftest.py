@@ -6,6 +6,7 @@ from xdist.scheduler import LoadFileScheduling
 
 os.environ.setdefault("SDDLIB_PROFILE", "smoke")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TQDM_DISABLE", "1")  # kernels of nbval have no page to draw bars on
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes with two threads each would wait for one another
 
 

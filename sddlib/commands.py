@@ -15,6 +15,14 @@ def env(args) -> int:
     return 0
 
 
+def doctor(args) -> int:
+    """Look at versions, device, memory, disk, weights, data, kernels and widgets; name a cure for each fault. Exit code 1: one
+    of them is a [fail]."""
+    from .doctor import doctor as look
+
+    return look()
+
+
 def run(args, names: list[str] | None = None) -> int:
     """Run notebooks in order with a profile; print the table, and where notebooks, figures and scores lie. Under
     `accelerate launch` or `torchrun`, many GPUs, machines or CPU processes share training and scoring."""
@@ -121,6 +129,14 @@ def figures(args) -> int:
         for suffix in (".svg", ".png"):
             print(shown(Path(shutil.copy2(found[name].with_suffix(suffix), target / f"{name}{suffix}"))))
     return 0
+
+
+def manifest(args) -> int:
+    """Make a benchmark of two folders of your own, one of real and one of generated images: a manifest CSV with splits, and a
+    warning where the files alone tell the classes apart."""
+    from .own_data import manifest_command
+
+    return manifest_command(args.real, args.fake, args.out, args.unseen, not args.unpaired, args.workers)
 
 
 def verify(args) -> int:

@@ -40,5 +40,6 @@ def path_bars(found: dict[str, dict], what: dict[str, str], title: str):
     ax.axvline(0.5, color=NEUTRAL, lw=0.8, ls=":")
     ax.set_yticks(at, list(kept))
     ax.invert_yaxis()
-    ax.set(xlim=(0, 1), xlabel="mean AP over unseen generators (orange: sd over seeds)", title=title)
+    seeds = max((found[n]["seeds"] for n in what if n in found), default=0)
+    ax.set(xlim=(0, 1), xlabel=f"mean AP over unseen generators ({seeds} seeds; orange: sd over them)", title=title)
     return fig, kept

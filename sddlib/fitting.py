@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ class Job:
     facts: dict
     folder: Path
     save_minutes: float
-    retrain: bool
+    force: bool
 
     @property
     def train_set(self) -> list[Sample]:
@@ -93,7 +94,7 @@ def read_job(p: SimpleNamespace, manifest: Path, weights: str, folder: Path) -> 
     facts["data"] = data_hash([s for split in ("train", "val") for s in samples if s.split == split])
     facts["generators"] = sorted({s.generator for s in chosen if s.label == 1 and s.split == "train"})
     preset = get_preset(p.preset, **p.preset_fields)
-    places = {"folder": folder, "save_minutes": p.save_minutes, "retrain": p.retrain}
+    places = {"folder": folder, "save_minutes": p.save_minutes, "force": p.force}
     return Job(samples, chosen, benchmark_root(manifest), source, preset, config, facts, **places)
 
 
@@ -103,8 +104,10 @@ def job_bank(job: Job, device) -> TokenBank:
     seed, workers, path = job.config.seed, job.config.workers, job.folder / "bank.safetensors"
     settings = bank_settings(job.chosen, job.preset, seed, job.source)
     if rank() == 0 and load_bank(path, settings) is None:
+        begin = time.perf_counter()
         bank = sample_bank(encoder(job.source, job.preset.norm).to(device), job.chosen, job.preset, seed, workers=workers)
         save_bank(bank, path, settings, job.chosen, job.root)
+        print(f"{path.name}: sampled in {time.perf_counter() - begin:.0f} s")
     wait()
     bank = load_bank(path, settings)
     if bank is None:
@@ -136,7 +139,7 @@ def fit(job: Job, kind: str, bank: TokenBank | None = None, log: Callable[[str],
     path = job.folder / "checkpoints" / f"{kind}.safetensors"
     key = hashlib.sha256(json.dumps({"kind": kind, **job.settings}, sort_keys=True).encode()).hexdigest()
     states = States(path.with_suffix(".states"), key, job.save_minutes, log)
-    if job.retrain and rank() == 0:
+    if job.force and rank() == 0:
         states.clear()
 
     def make() -> tuple[nn.Module, dict]:
@@ -157,7 +160,7 @@ def fit(job: Job, kind: str, bank: TokenBank | None = None, log: Callable[[str],
             **(validation_facts(model, job.val_set, job.root, config.workers) if rank() == 0 else {}),
         }
 
-    model = trained(kind, path, job.settings, make, job.retrain)
+    model = trained(kind, path, job.settings, make, job.force)
     if rank() == 0:
         states.clear()
     return model

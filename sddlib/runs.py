@@ -81,7 +81,7 @@ class Run:
 
 
 def start(notebook: str, namespace: dict) -> Run:
-    """Third cell of every notebook: check the parameters, seed, pick the device, make the run folder, say all that.
+    """The cell after the parameters of every notebook: check them, seed, pick the device, make the run folder, say all that.
 
     namespace: the notebook's globals(). A literal in it that is no parameter is an error (papermill only warns of one). With
     SDDLIB_PROFILE set, parameters that still have their defaults take that profile's values; given ones stay.

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -65,11 +66,11 @@ def saved_scores(
     path: Path,
     protocol: Protocol,
     quality: int = 0,
-    rescore: bool = False,
+    force: bool = False,
     batch: int = 32,
     workers: int = 0,
 ) -> list[dict]:
-    """Rows of PATH as `read_scores` gives them; scored and written first if PATH is not of these settings, or by `rescore`.
+    """Rows of PATH as `read_scores` gives them; scored and written first if PATH is not of these settings, or by `force`.
 
     PATH.json holds the settings; it is written last. Processes that torch.distributed joins share the work, and need to see
     the same folder. What a killed scoring has done lies in PATH.parts and is not done again.
@@ -77,13 +78,13 @@ def saved_scores(
     if not samples:
         raise SDDError(f"there are no images to score for {path.name}; check the splits of the benchmark")
     settings = settings_of(model, samples, root, protocol, quality)
-    rows, said = (None, f"{path.parent.name}/{path.name}: scoring again, as asked") if rescore else find_saved(path, settings)
+    rows, said = (None, f"{path.parent.name}/{path.name}: scoring again, as asked") if force else find_saved(path, settings)
     if rank() == 0:
         print(said)
     if from_first(rows is not None):  # the first process decides for all: a shared disk may show the others an older state
         return read_scores(path) if rows is None else rows
-    folder = path.with_suffix(".parts")
-    if rank() == 0 and rescore:
+    folder, begin = path.with_suffix(".parts"), time.perf_counter()
+    if rank() == 0 and force:
         shutil.rmtree(folder, ignore_errors=True)
     wait()
     parts = part_files(folder, settings)
@@ -92,6 +93,7 @@ def saved_scores(
     wait()
     if rank() == 0:
         assemble(parts, path, samples, root, settings)
+        print(f"{path.parent.name}/{path.name}: scored in {time.perf_counter() - begin:.0f} s")
     wait()
     return read_scores(path)
 

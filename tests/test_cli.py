@@ -191,9 +191,3 @@ def test_figures_are_copied_by_name_from_a_run(smoke_run, tmp_path, capsys):
     assert cli.main(["figures", *run]) == 0
     saved = {p.name for p in (smoke_run.dir / "figures").iterdir()}
     assert {p.name for p in (tmp_path / "f").iterdir()} == saved
-
-
-def test_evaluation_without_checkpoints_says_what_is_missing(tmp_path, capsys):
-    assert cli.main(["run", "04", "--profile", "smoke", "--run-dir", str(tmp_path / "run")]) == 2
-    said = capsys.readouterr().err
-    assert len(said.splitlines()) == 1 and "04_evaluate stopped in cell" in said and "sdd.safetensors is missing" in said

@@ -98,7 +98,7 @@ def test_second_evaluation_reads_saved_scores_and_says_so(samples, tmp_path, cap
     assert model.seen == 23 and "scoring 23 images" in capsys.readouterr().out
     assert saved_scores(model, samples, tmp_path, path, NATIVE) == first
     assert model.seen == 23 and "23 saved scores of this checkpoint, images and protocol read" in capsys.readouterr().out
-    saved_scores(model, samples, tmp_path, path, NATIVE, rescore=True)
+    saved_scores(model, samples, tmp_path, path, NATIVE, force=True)
     assert model.seen == 46 and "as asked" in capsys.readouterr().out
 
 
