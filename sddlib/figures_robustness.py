@@ -17,7 +17,7 @@ def ladders() -> dict[str, list[str]]:
     for what, steps in LADDERS.items():
         names = [f"{what}{strength:g}" for strength in steps]
         found[TITLES[what]] = [*names[: sum(s < 1 for s in steps)], NATIVE, *names[sum(s < 1 for s in steps) :]]
-    found["all of them, one after the other"] = [NATIVE, *CHAINS]
+    found["all, chained"] = [NATIVE, *CHAINS]
     return found
 
 
@@ -47,22 +47,23 @@ def verdict_heat(shares: dict, groups: list[str], counts: dict[str, int], method
     return fig, data
 
 
-def strength_curves(rows: dict[str, dict], level: dict[str, float]):
+def strength_curves(rows: dict[str, dict], title: str):
     """Against strength, a column of panels a kind of change, a row of panels a quantity: every method with 95 % intervals.
-    rows: label of the axis -> (method, perturbation) -> interval; level: label -> where a dotted line stands. Data: rows."""
+    rows: label of the axis -> (method, perturbation) -> interval, in 0..1; dotted: 0.5. Data: rows."""
     columns = ladders()
     wide = [len(names) for names in columns.values()]
     size = (0.42 * sum(wide) + 2.2, 1.9 * len(rows) + 0.8)
     fig, axes = plt.subplots(len(rows), len(columns), figsize=size, sharey="row", squeeze=False, width_ratios=wide)
     for (label, values), line in zip(rows.items(), axes, strict=True):
         line[0].set_ylabel(label)
-        for (title, names), ax in zip(columns.items(), line, strict=True):
-            ax.axhline(level[label], color=NEUTRAL, lw=0.8, ls=":")
+        for names, ax in zip(columns.values(), line, strict=True):
+            ax.axhline(0.5, color=NEUTRAL, lw=0.8, ls=":")
             draw_methods(ax, values, names)
-            if line is axes[-1]:
-                ax.set_xlabel(title, fontsize=8.5)
+            ax.set_ylim(-0.03, 1.03)
+    for name, ax in zip(columns, axes[-1], strict=True):
+        ax.set_xlabel(name, fontsize=8.5)
     handles = [plt.Line2D([], [], color=c, marker=MARKS[m], ms=4, label=name) for m, (name, c) in METHODS.items()]
-    fig.legend(handles=handles, loc="outside upper center", ncols=3)
+    fig.legend(handles=handles, loc="outside upper center", ncols=3, title=title, title_fontsize=9)
     return fig, rows
 
 
@@ -70,7 +71,7 @@ def draw_methods(ax, values: dict, names: list[str]) -> None:
     """One panel: the methods side by side at every perturbation."""
     methods = list(dict.fromkeys(m for m, _ in values))
     for k, method in enumerate(methods):
-        at = np.arange(len(names)) + (k - (len(methods) - 1) / 2) * 0.2
+        at = np.arange(len(names)) + (k - (len(methods) - 1) / 2) * 0.16
         mid, low, high = np.array([values[method, n] for n in names]).T
         ax.errorbar(at, mid, [mid - low, high - mid], color=METHODS[method][1], marker=MARKS[method], ms=3.5, lw=0.9)
     ax.set_xticks(range(len(names)), [tick(n) for n in names], rotation=45, ha="right", fontsize=8)
@@ -126,7 +127,7 @@ def reliability_panels(found: dict[tuple[str, str], dict[str, dict]], temperatur
 def threshold_curves(scores: dict[str, dict[str, np.ndarray]], lines: dict[str, dict[str, float]]):
     """Share called fake against the threshold, a panel a method. scores: method -> group -> logits, "real" first; lines: method
     -> name -> threshold as a logit. Data: {method: {group: (thresholds, shares)}}."""
-    fig, axes = plt.subplots(1, len(scores), figsize=(3 * len(scores) + 0.4, 3.3), sharey=True, squeeze=False)
+    fig, axes = plt.subplots(1, len(scores), figsize=(2.6 * len(scores) + 2.6, 3.3), sharey=True, squeeze=False)
     looks, data = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3))], {}
     for (method, groups), ax in zip(scores.items(), axes[0], strict=True):
         every = np.concatenate(list(groups.values()))
@@ -139,8 +140,9 @@ def threshold_curves(scores: dict[str, dict[str, np.ndarray]], lines: dict[str, 
             ax.axvline(z, color="k", lw=0.8, ls=("-", "--", ":")[k % 3], label=name)
         marks = [v for v in (-9, -6, -4, -2, 0, 2, 4, 6, 9) if cuts[0] <= v <= cuts[-1]]
         ax.set_xticks(marks, [f"{sigmoid(np.array(float(v))):.3g}" for v in marks], fontsize=7.5, rotation=45, ha="right")
-        ax.set(title=METHODS[method][0], xlabel="threshold on the score (spaced by logits)")
+        ax.set_title(METHODS[method][0])
     axes[0, 0].set_ylabel("share called fake")
+    fig.supxlabel("threshold on the score, P(fake), spaced by logits", fontsize=9)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside right center", fontsize=8)
     return fig, data

@@ -61,6 +61,8 @@ def gather(
         native = {m: [r for r in rows if r["split"] in ("val", "test")] for m, rows in scored.scores.items()}
         hashes = {m: about["sha256"] for m, about in scored.about.items()}
         said = "scores of this run's own checkpoints"
+    elif rescore:
+        raise SDDError("rescore = True, but the run folder has no checkpoints to score with; run 03_train in it first")
     else:
         samples = [s for s in benchmark if s.split in ("val", "test")]
         native, grid, about = read_store(stored, store_settings(samples, fixed_subset(samples, photographs), root))
