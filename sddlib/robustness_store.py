@@ -74,7 +74,7 @@ def gather(
 def store_settings(samples: list[Sample], chosen: list[Sample], root: Path) -> dict:
     """What committed scores depend on beside the checkpoints. samples: of validation and test; chosen: of the fixed subset."""
     steps = {name: [list(step) for step in change.steps] for name, change in GRID.items()}
-    facts = {"protocol": asdict(PROTOCOL), "perturbations": steps, "version": __version__}
+    facts = {"protocol": asdict(PROTOCOL), "perturbations": steps}
     return facts | {"images": images_hash(samples, root), "perturbed images": images_hash(chosen, root)}
 
 
@@ -97,7 +97,9 @@ def write_store(folder: Path, found: Evidence, settings: dict, note: str) -> Non
     ]
     write_csv(lines, folder / FILES[1], ("path", "perturbation", *methods))
     files = {name: sha256(folder / name) for name in FILES}
-    write_json(about, {"note": note, "checkpoints": found.checkpoints, "settings": settings, "files": files})
+    write_json(
+        about, {"note": note, "version": __version__, "checkpoints": found.checkpoints, "settings": settings, "files": files}
+    )
 
 
 def text_of(score: float | None) -> str:
