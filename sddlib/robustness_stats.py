@@ -93,16 +93,23 @@ def one_sided(
     return auroc, change
 
 
-def compression_verdict(equalised: Interval, change: Interval, one_class: Iterable[Interval]) -> str:
-    """The answer to "is it only a detector of compression?". equalised: AUROC with both classes compressed alike; change: that
-    minus native; one_class: changes with one class compressed. A change counts where its interval excludes 0."""
+def compression_verdict(equalised: Interval, lost: Interval, one_class: Iterable[tuple[Interval, Interval]]) -> str:
+    """The answer to "is it only a detector of compression?"; what counts is where intervals lie.
+
+    equalised: AUROC with both classes compressed alike; lost: that minus native; one_class: (AUROC, that minus native) with one
+    class compressed. Equalising alone does not tell a detector that reads compression from one whose evidence compression wipes
+    out: only the former turns over, or gains, when one class is compressed.
+    """
+    one_class = list(one_class)
+    if any(high < 0.5 for (_, _, high), _ in one_class):
+        return "YES: compressing one class turns its ranking over"
     if equalised[1] <= 0.5:
         return "PERHAPS: with all pictures compressed alike it is not surely better than chance"
-    if change[2] < 0:
-        return "NOT ONLY: it still ranks pictures that are compressed alike, but surely worse"
-    if any(low > 0 or high < 0 for _, low, high in one_class):
-        return "NOT ONLY: compressing all alike costs nothing sure, but compressing one class moves it"
-    return "NO: compression moves nothing surely"
+    if any(low > 0 for _, (_, low, _) in one_class):
+        return "NOT ONLY: it ranks pictures compressed alike, but compressing one class helps it, so it reads compression too"
+    if lost[2] < 0:
+        return "NO: compressing one class never turns or helps it; but compression wipes out some of what it reads"
+    return "NO: compressing one class never turns or helps it, and compressing all alike costs nothing sure"
 
 
 def shifts(grid: Grid, steps: Iterable[str], draws: int, seed: int) -> dict[tuple[str, str, int], Interval]:
