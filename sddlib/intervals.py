@@ -8,6 +8,7 @@ from . import SDDError
 from .evaluate import arrays, by_generator, seen_generators
 from .progress import progress
 
+Interval = tuple[float, float, float]  # estimate, low, high
 CHUNK = 100  # draws weighted at once: 1000 of a benchmark with 90,000 photographs would take a gigabyte
 
 
@@ -102,7 +103,7 @@ def set_draws(
     return found
 
 
-def interval(values: np.ndarray) -> tuple[float, float, float]:
+def interval(values: np.ndarray) -> Interval:
     """(estimate, low, high) of draws whose first is the estimate: 95 % lie between low and high."""
     return (float(values[0]), *map(float, np.percentile(values[1:], (2.5, 97.5))))
 
