@@ -57,7 +57,7 @@ def gather(
     if any((run_dir / "checkpoints" / f"{m}.safetensors").is_file() for m in NAMES):
         scored = score_run(run_dir, source, layout, limit, PROTOCOL.name, [], force, batch, workers)
         chosen = fixed_subset(scored.samples, photographs)
-        grid = score_grid(run_dir, chosen, root, force, batch, workers, lambda t: say(t) if "saved scores" not in t else None)
+        grid = score_grid(run_dir, chosen, root, force, batch, workers, lambda t: say(t) if "scoring" in t else None)
         native = {m: [r for r in rows if r["split"] in ("val", "test")] for m, rows in scored.scores.items()}
         hashes = {m: about["sha256"] for m, about in scored.about.items()}
         said = "scores of this run's own checkpoints"
