@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from . import SDDError, __version__
 from .backbone import Backbone
 from .bank import TokenBank, build_bank
+from .baselines import BASELINES, baseline
 from .baselines.lora import LoraLinear
 from .baselines.probe import LinearProbe
 from .crops import Crops
@@ -26,7 +27,8 @@ from .evaluate import arrays, fit_threshold, metrics, score_samples
 from .parallel import from_first, rank, wait
 from .presets import Preset
 from .profiles import read_json
-from .scorer import Scorer, read_about
+from .scorer import Scorer
+from .stored import Stored, read_about
 from .weights import load_backbone
 
 HELD = 2**30  # bytes of tokens that bank sampling may keep in memory
@@ -163,7 +165,7 @@ def trained(kind: str, path: Path, settings: dict, make: Callable[[], tuple[Scor
     return SCORERS[kind].load(path)
 
 
-def check_trained_on(model: Scorer, samples: list[Sample]) -> None:
+def check_trained_on(model: Stored, samples: list[Sample]) -> None:
     """Refuse to test a model on a benchmark whose train and val images are not those it was trained on: test images may be
     among the latter. samples: the whole benchmark."""
     own = data_hash([s for split in ("train", "val") for s in samples if s.split == split])
@@ -171,12 +173,13 @@ def check_trained_on(model: Scorer, samples: list[Sample]) -> None:
         raise SDDError(f"the {model.kind} checkpoint was trained on other images than this manifest and limit hold; use those")
 
 
-def load_scorer(path: Path) -> Scorer:
+def load_scorer(path: Path) -> Stored:
     """Whatever kind of model a checkpoint holds, as its JSON says."""
     kind = read_about(path)["kind"]
-    if kind not in list(SCORERS):
-        raise SDDError(f"{path} is of no kind that is known here ({', '.join(SCORERS)}); name another checkpoint")
-    return SCORERS[kind].load(path)
+    if kind not in [*SCORERS, *BASELINES]:
+        known = ", ".join([*SCORERS, *BASELINES])
+        raise SDDError(f"{path} is of no kind that is known here ({known}); name another checkpoint")
+    return (SCORERS[kind] if kind in SCORERS else baseline(kind)).load(path)
 
 
 @torch.inference_mode()
@@ -195,9 +198,9 @@ def part_readings(model: Detector, samples: list[Sample], batch: int = 32) -> di
     }
 
 
-def validation_facts(model: Scorer, samples: list[Sample], root: Path, workers: int = 0) -> dict:
+def validation_facts(model: Stored, samples: list[Sample], root: Path, workers: int = 0) -> dict:
     """For a checkpoint's JSON: the threshold fitted on the val split, and the metrics there, with LoRA merged as in scoring."""
-    model.backbone.merge_lora()
+    model.ready()
     val = [s for s in samples if s.split == "val"]
     labels, scores = arrays(score_samples(model, val, root, workers=workers))
     threshold = fit_threshold(labels, scores)
