@@ -61,6 +61,14 @@ def read_source(path: Path, label: str = "") -> Source:
     return Source(visual, label, preprocess, quick)
 
 
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors by name, from safetensors or from plain tensors saved by torch, as they are in the file."""
+    found = _read_safetensors(path)[0] if path.suffix == ".safetensors" else _read_torch(path)
+    if not isinstance(found, Mapping) or not all(isinstance(v, torch.Tensor) for v in found.values()):
+        raise SDDError(f"{path} holds more than tensors by name: give a plain state dict.")
+    return dict(found)
+
+
 def _read_safetensors(path: Path) -> tuple[dict, dict]:
     try:
         with safe_open(path, framework="pt") as file:

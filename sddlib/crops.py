@@ -1,5 +1,6 @@
 """What a training or an evaluation draws its crops from: batches that hold twins together, sets of fewer classes or images."""
 
+from collections.abc import Callable
 from itertools import zip_longest
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from . import SDDError
-from .data import Sample, decode, to_input
+from .data import Sample, cut, decode, normalised
 from .perturb import Augment
 
 NO_AUGMENT = Augment()
@@ -72,10 +73,12 @@ def low_data(samples: list[Sample], count: int, seed: int) -> list[Sample]:
 
 
 class Crops(Dataset):
-    """Samples as (image (3, size, size), label, index). Training crops are random, seeded by (seed, epoch, content): the
-    same whatever the workers or the batch order, and the same window for a real crop and its regenerations.
-    keep: hold decoded pictures in memory (small data). resize: the shorter side that training pictures are brought to
-    (bilinear) before the crop; 0 leaves them as they are. augment: what is then done to them, with the same draws for twins."""
+    """Samples as (input, label, index). Training crops are random, seeded by (seed, epoch, content): the same whatever the
+    workers or the batch order, and the same window for a real crop and its regenerations.
+    keep: hold decoded pictures in memory (small data), and inputs that come again. resize: the shorter side that training
+    pictures are brought to (bilinear) before the crop; 0 leaves them as they are. augment: what is then done to them, with the
+    same draws for twins. read: a crop as a model's input, here (3, size, size). views: this many training crops an image come
+    again and again, epoch by epoch; 0: every epoch has new ones."""
 
     def __init__(
         self,
@@ -86,13 +89,16 @@ class Crops(Dataset):
         keep: bool = False,
         resize: int = 0,
         augment: Augment = NO_AUGMENT,
+        read: Callable[[Image.Image], Tensor] = normalised,
+        views: int = 0,
     ):
         if resize and resize < size:
             raise SDDError(f"training pictures cannot be cut to {size} px after a resize to {resize} px; raise the resize")
         self.samples, self.size, self.train, self.seed, self.epoch = samples, size, train, seed, 0
-        self.resize, self.augment = resize if train else 0, augment
+        self.resize, self.augment, self.read, self.views = resize if train else 0, augment, read, views if train else 1
         self.content = content_ids(samples)
-        self.cache: dict[int, Image.Image] | None = {} if keep else None
+        self.cache: dict[int, Image.Image] | None = {} if keep and train else None
+        self.inputs: dict[tuple[int, int], Tensor] | None = {} if keep and self.views else None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -109,10 +115,17 @@ class Crops(Dataset):
         return found
 
     def __getitem__(self, i: int) -> tuple[Tensor, int, int]:
-        if self.train:
-            rng = np.random.default_rng((self.seed, self.epoch, int(self.content[i])))
-            left, top, flip = rng.random(3)
-            image = to_input(self.augment(self.picture(i), rng), self.size, left, top, flip < 0.5)
-        else:
-            image = to_input(self.picture(i), self.size)
-        return image, self.samples[i].label, i
+        view = self.epoch % self.views if self.views else self.epoch
+        if self.inputs is None:
+            return self.read(self.crop(i, view)), self.samples[i].label, i
+        if (i, view) not in self.inputs:
+            self.inputs[i, view] = self.read(self.crop(i, view))
+        return self.inputs[i, view], self.samples[i].label, i
+
+    def crop(self, i: int, view: int) -> Image.Image:
+        """The size*size picture that the input of image i is read from."""
+        if not self.train:
+            return cut(self.picture(i), self.size)
+        rng = np.random.default_rng((self.seed, view, int(self.content[i])))
+        left, top, flip = rng.random(3)
+        return cut(self.augment(self.picture(i), rng), self.size, left, top, flip < 0.5)

@@ -109,8 +109,8 @@ def scan_paths(paths: list[str | Path]) -> list[Path]:
     return found
 
 
-def to_input(picture: Image.Image, size: int, left: float = 0.5, top: float = 0.5, flip: bool = False) -> Tensor:
-    """A size*size crop as a CLIP-normalised (3, size, size) tensor; never resized up or down when large enough.
+def cut(picture: Image.Image, size: int, left: float = 0.5, top: float = 0.5, flip: bool = False) -> Image.Image:
+    """A size*size crop; never resized up or down when large enough.
 
     left, top in [0, 1]: where in the free room the crop sits; 0.5 is the centre. A side below `size` is first enlarged
     (bicubic, aspect kept), since there is nothing to crop.
@@ -121,6 +121,15 @@ def to_input(picture: Image.Image, size: int, left: float = 0.5, top: float = 0.
         picture = picture.resize((max(size, round(w * scale)), max(size, round(h * scale))), Image.BICUBIC)
         w, h = picture.size
     x, y = round((w - size) * left), round((h - size) * top)
-    pixels = np.array(picture.crop((x, y, x + size, y + size)))
-    image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
-    return ((image.flip(2) if flip else image) - MEAN) / STD
+    crop = picture.crop((x, y, x + size, y + size))
+    return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else crop
+
+
+def normalised(crop: Image.Image) -> Tensor:
+    """An RGB picture as a CLIP-normalised (3, H, W) tensor."""
+    return (torch.from_numpy(np.array(crop)).permute(2, 0, 1).float() / 255 - MEAN) / STD
+
+
+def to_input(picture: Image.Image, size: int, left: float = 0.5, top: float = 0.5, flip: bool = False) -> Tensor:
+    """`cut`, then `normalised`: (3, size, size)."""
+    return normalised(cut(picture, size, left, top, flip))

@@ -14,20 +14,22 @@ from torch.utils.data import DataLoader, Dataset
 
 from . import SDDError
 from .benchmarks import stand_against
-from .data import Sample, open_image, read_csv, to_input
+from .data import Sample, cut, normalised, open_image, read_csv
 from .disk import replaced
 from .parallel import pick_device
 from .progress import progress
 
 COLUMNS = "path label generator family split photo score width height format error".split()
 Prepare = Callable[[Image.Image], Image.Image]  # what a protocol does to a picture before the crop
+Read = Callable[[Image.Image], torch.Tensor]  # a crop as a model's input
 
 
 class Scorable(Dataset):
-    """Images as (crop, facts), where a file that cannot be read is a blank crop with its error: never the end of a run."""
+    """Images as (input, facts), where a file that cannot be read is a blank crop with its error: never the end of a run.
+    read: a crop as a model's input; prepare: what a protocol does to the picture before."""
 
-    def __init__(self, paths: list[Path], size: int, prepare: Prepare | None = None):
-        self.paths, self.size, self.prepare = paths, size, prepare
+    def __init__(self, paths: list[Path], size: int, prepare: Prepare | None = None, read: Read = normalised):
+        self.paths, self.size, self.prepare, self.read = paths, size, prepare, read
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -37,8 +39,9 @@ class Scorable(Dataset):
             picture, form, (width, height) = open_image(self.paths[i])
             picture = self.prepare(picture) if self.prepare else picture
         except SDDError as e:
-            return torch.zeros(3, self.size, self.size), {"width": "", "height": "", "format": "", "error": str(e)}
-        return to_input(picture, self.size), {"width": width, "height": height, "format": form, "error": ""}
+            blank = Image.new("RGB", (self.size, self.size))
+            return self.read(blank), {"width": "", "height": "", "format": "", "error": str(e)}
+        return self.read(cut(picture, self.size)), {"width": width, "height": height, "format": form, "error": ""}
 
 
 def _collate(batch):
@@ -52,7 +55,7 @@ def iter_scores(
     score is "" beside an error. prepare: done to every picture before its centre crop; None: nothing, as `Scorer.score`."""
     device = pick_device()
     model.to(device).eval()
-    data = Scorable(paths, model.backbone.image_size, prepare)
+    data = Scorable(paths, model.image_size, prepare, model.prepare)
     loader = DataLoader(data, batch, num_workers=workers, collate_fn=_collate)
     left = iter(paths)
     for x, facts in progress(loader, desc="scoring"):

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from . import SDDError, __version__
 from .backbone import Backbone
 from .bank import TokenBank, build_bank
+from .baselines import BASELINES, baseline
 from .baselines.lora import LoraLinear
 from .baselines.probe import LinearProbe
 from .crops import Crops
@@ -28,7 +29,8 @@ from .parallel import from_first, rank, wait
 from .presets import Preset
 from .profiles import read_json
 from .progress import progress
-from .scorer import Scorer, read_about
+from .scorer import Scorer
+from .stored import Stored, read_about
 from .weights import load_backbone
 
 HELD = 2**30  # bytes of tokens that bank sampling may keep in memory
@@ -155,7 +157,7 @@ def trained(kind: str, path: Path, settings: dict, make: Callable[[], tuple[Scor
         differ = [k for k in settings if about.get("settings", {}).get(k) != settings[k]]
         if not differ:
             print(f"{path.name}: already trained with these settings, loaded")
-            return SCORERS[kind].load(path)
+            return load_scorer(path)
         print(f"{path.name}: was trained with another {differ[0]}, training again")
     begin = time.perf_counter()
     model, facts = make()
@@ -164,10 +166,10 @@ def trained(kind: str, path: Path, settings: dict, make: Callable[[], tuple[Scor
         path.parent.mkdir(parents=True, exist_ok=True)
         model.save(path, {**facts, "settings": settings})
     wait()
-    return SCORERS[kind].load(path)
+    return load_scorer(path)
 
 
-def check_trained_on(model: Scorer, samples: list[Sample]) -> None:
+def check_trained_on(model: Stored, samples: list[Sample]) -> None:
     """Refuse to test a model on a benchmark whose train and val images are not those it was trained on: test images may be
     among the latter. samples: the whole benchmark."""
     own = data_hash([s for split in ("train", "val") for s in samples if s.split == split])
@@ -175,12 +177,13 @@ def check_trained_on(model: Scorer, samples: list[Sample]) -> None:
         raise SDDError(f"the {model.kind} checkpoint was trained on other images than this manifest and limit hold; use those")
 
 
-def load_scorer(path: Path) -> Scorer:
+def load_scorer(path: Path) -> Stored:
     """Whatever kind of model a checkpoint holds, as its JSON says."""
     kind = read_about(path)["kind"]
-    if kind not in list(SCORERS):
-        raise SDDError(f"{path} is of no kind that is known here ({', '.join(SCORERS)}); name another checkpoint")
-    return SCORERS[kind].load(path)
+    if kind not in [*SCORERS, *BASELINES]:
+        known = ", ".join([*SCORERS, *BASELINES])
+        raise SDDError(f"{path} is of no kind that is known here ({known}); name another checkpoint")
+    return (SCORERS[kind] if kind in SCORERS else baseline(kind)).load(path)
 
 
 @torch.inference_mode()
@@ -199,9 +202,9 @@ def part_readings(model: Detector, samples: list[Sample], batch: int = 32) -> di
     }
 
 
-def validation_facts(model: Scorer, samples: list[Sample], root: Path, workers: int = 0) -> dict:
+def validation_facts(model: Stored, samples: list[Sample], root: Path, workers: int = 0) -> dict:
     """For a checkpoint's JSON: the threshold fitted on the val split, and the metrics there, with LoRA merged as in scoring."""
-    model.backbone.merge_lora()
+    model.ready()
     val = [s for s in samples if s.split == "val"]
     labels, scores = arrays(score_samples(model, val, root, workers=workers))
     threshold = fit_threshold(labels, scores)

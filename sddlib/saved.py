@@ -19,7 +19,7 @@ from .parallel import from_first, rank, wait, world
 from .profiles import read_json
 from .protocols import Protocol
 from .runs import write_json
-from .scorer import Scorer
+from .stored import Stored
 
 PART = 512  # images of a part: some batches, and not many minutes to lose
 
@@ -35,10 +35,10 @@ def images_hash(samples: list[Sample], root: Path) -> str:
     return digest.hexdigest()
 
 
-def settings_of(model: Scorer, samples: list[Sample], root: Path, protocol: Protocol, quality: int) -> dict:
+def settings_of(model: Stored, samples: list[Sample], root: Path, protocol: Protocol, quality: int) -> dict:
     """All that scores depend on, beside numerics. model: loaded from a file. quality: of the JPEG that every picture is made
     to be, or 0."""
-    facts = {"checkpoint": model.about["sha256"], "method": model.kind, "image_size": model.backbone.image_size}
+    facts = {"checkpoint": model.about["sha256"], "method": model.kind, "image_size": model.image_size}
     facts |= {"protocol": asdict(protocol), "jpeg": quality, "images": images_hash(samples, root), "count": len(samples)}
     return facts | {"version": __version__}
 
@@ -61,7 +61,7 @@ def find_saved(path: Path, settings: dict) -> tuple[list[dict] | None, str]:
 
 
 def saved_scores(
-    model: Scorer,
+    model: Stored,
     samples: list[Sample],
     root: Path,
     path: Path,
@@ -82,7 +82,7 @@ def saved_scores(
 
 
 def scored_once(
-    model: Scorer,
+    model: Stored,
     samples: list[Sample],
     root: Path,
     path: Path,

@@ -11,7 +11,7 @@ from .protocols import EQUALISED, Protocol, choose, get_protocol
 from .recipes import check_trained_on, load_scorer, subset
 from .report import NAMES
 from .saved import saved_scores
-from .scorer import read_about
+from .stored import read_about
 
 
 @dataclass

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Subset
 from . import SDDError
 from .backbone import Backbone
 from .crops import Crops, TwinBatches
-from .data import Sample
+from .data import Sample, normalised
 from .optim import TrainConfig, make_schedule, parameter_groups, trainable
 from .parallel import average_gradients, everyones, pick_device, rank, world
 from .perturb import Augment
@@ -54,12 +54,14 @@ class Training:
             model.backbone.checkpoint(config.checkpointing)
         seed_everything(config.seed + 10_007 * rank())  # processes drop out different things
         looks = {"resize": config.resize, "augment": Augment(blur_prob=config.augment, jpeg_prob=config.augment)}
-        self.crops = Crops(train_samples, size, train=True, seed=config.seed, keep=config.keep, **looks)
+        reading = {"keep": config.keep, "read": getattr(model, "prepare", normalised)}
+        looks |= {"seed": config.seed, "views": getattr(model, "views", 0)}
+        self.crops = Crops(train_samples, size, train=True, **reading, **looks)
         self.order = torch.Generator().manual_seed(config.seed)
         config.part(world())  # refuses a batch that cannot be cut
         self.batches = TwinBatches(train_samples, config.batch, self.order, config.accumulate, (rank(), world()))
         self.loader = DataLoader(self.crops, batch_sampler=self.batches, num_workers=config.workers)
-        mine = Subset(Crops(val_samples, size, train=False, keep=config.keep), range(rank(), len(val_samples), world()))
+        mine = Subset(Crops(val_samples, size, train=False, **reading), range(rank(), len(val_samples), world()))
         self.val_loader = DataLoader(mine, 32, num_workers=config.workers)
         self.steps = len(self.batches) // config.accumulate  # an epoch
         self.optimizer = torch.optim.AdamW(parameter_groups(model, config), lr=config.lr)

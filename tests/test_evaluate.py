@@ -12,7 +12,7 @@ from torch import nn
 from sddlib import SDDError, intervals
 from sddlib.baselines.lora import LinearOutput
 from sddlib.benchmarks import opposed
-from sddlib.data import Sample
+from sddlib.data import Sample, normalised
 from sddlib.evaluate import (
     COLUMNS,
     by_generator,
@@ -36,7 +36,7 @@ class Brightness(nn.Module):
 
     def __init__(self, side: int = 16):
         super().__init__()
-        self.backbone = type("B", (), {"image_size": side})()
+        self.image_size, self.prepare = side, normalised
         self.modes = []
 
     def forward(self, x):

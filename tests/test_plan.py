@@ -179,7 +179,7 @@ def test_text_names_cards_head_room_and_cures():
 def test_mistakes_are_one_sentence():
     model = tiny()
     for arguments, said in (
-        ((CNNSpot(4), 2, SIZE), "CNNSpot has no backbone and loss"),
+        ((CNNSpot(SIZE, 4), 2, SIZE), "CNNSpot has no backbone and loss"),
         ((model, 0, SIZE), "a batch of 0 images"),
         ((model, 2, SIZE, "float16"), "precision 'float16' is unknown"),
         ((model, 2, SIZE, "float32", False, 1, "tpu"), "'tpu' cannot be planned"),

@@ -16,7 +16,7 @@ from torch import nn
 from sddlib import SDDError, saved
 from sddlib.baselines.lora import LinearOutput
 from sddlib.baselines.probe import LinearProbe
-from sddlib.data import Sample
+from sddlib.data import Sample, normalised
 from sddlib.evaluate import COLUMNS, read_scores, score_samples, write_csv
 from sddlib.presets import get_preset
 from sddlib.protocols import PROTOCOLS
@@ -33,7 +33,7 @@ class Counting(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.backbone = type("B", (), {"image_size": 16})()
+        self.image_size, self.prepare = 16, normalised
         self.about, self.seen, self.fails_after = {"sha256": "a" * 64}, 0, None
 
     def forward(self, x):
@@ -108,7 +108,7 @@ def test_what_scores_depend_on_makes_them_anew_and_is_named(samples, tmp_path, c
     other = Counting()
     other.about = {"sha256": "b" * 64}
     wider = Counting()
-    wider.backbone.image_size = 18
+    wider.image_size = 18
     changes = [
         ("checkpoint", other, samples, NATIVE, 0),
         ("protocol", model, samples, PROTOCOLS["full-resize256"], 0),
