@@ -8,11 +8,12 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from . import SDDError
 from .profiles import ROOT, read_json
 
 # an absolute path after a space, a quote, a bracket, "=" or a colour code of a traceback; addresses and a/b are none
 ABSOLUTE = re.compile(
-    r"""(^|[\s'"`(=\[,>]|\x1b\[[\d;]*m)/(?:[^\s/'"`<>:,;()\[\]{}\x1b]+/)+([^\s/'"`<>:,;()\[\]{}\x1b]*)""", re.M
+    r"""(^|[\s'"`(=\[,>:;]|\x1b\[[\d;]*m|file://)/(?:[^\s/'"`<>:,;()\[\]{}\x1b]+/)+([^\s/'"`<>:,;()\[\]{}\x1b]*)""", re.M
 )
 WINDOWS = re.compile(r"""\b[A-Za-z]:\\(?:[^\\\s'"`<>|]+\\)+""")
 SAVES = re.compile(r"""save_figure\(\s*\w+\s*,\s*["'](\w+)["']""")
@@ -22,10 +23,9 @@ DONE, FAILED, UNFINISHED = "done", "failed", "unfinished"
 class Places:
     """What of paths may be shown: those in the repository from its root on, the run folder by its name, of others the end."""
 
-    def __init__(self, run_dir: Path, recorded: list[str]):
-        """recorded: run folders as run.json names them, which may lie in another checkout."""
+    def __init__(self, run_dir: Path):
         known = {str(ROOT): "", sys.prefix: "", str(Path.home()): "~"}
-        for folder in {run_dir, run_dir.resolve(), *map(Path, filter(None, recorded))}:
+        for folder in {run_dir, run_dir.resolve(), *recorded_folders(run_dir)}:
             known[str(folder)] = str(folder.relative_to(ROOT)) if folder.is_relative_to(ROOT) else folder.name
             if folder.parent.name == "runs" and folder.is_absolute():
                 known |= {str(folder.parent.parent): "", str(folder): f"runs/{folder.name}"}
@@ -37,6 +37,15 @@ class Places:
             text = re.sub(rf"{re.escape(path)}(?![\w.-])/?", lambda m, i=instead: _rest(m[0], i), text)
         text = ABSOLUTE.sub(lambda m: f"{m[1]}…/{m[2]}", text)
         return WINDOWS.sub("…\\\\", text)
+
+
+def recorded_folders(run_dir: Path) -> list[Path]:
+    """The run folder as run.json names it, which may lie in another checkout; [] where it does not say."""
+    try:
+        values = read_json(run_dir / "run.json")["parameters"].values()
+        return [Path(v["run_dir"]) for v in values if v.get("run_dir")]
+    except (SDDError, LookupError, TypeError, AttributeError):  # the page says of a broken run.json that it is
+        return []
 
 
 def _rest(found: str, instead: str) -> str:
@@ -61,11 +70,8 @@ class Executed:
     findings: str
 
 
-def read_executed(run_dir: Path) -> tuple[list[Executed], dict[str, str]]:
+def read_executed(run_dir: Path, places: Places) -> tuple[list[Executed], dict[str, str]]:
     """(the executed notebooks of a run in order, {name: why} for those that cannot be read). Paths are hidden in all texts."""
-    record = run_dir / "run.json"
-    values = (read_json(record).get("parameters") or {}) if record.is_file() else {}
-    places = Places(run_dir, [str(v.get("run_dir") or "") for v in values.values()])
     found, broken = [], {}
     for path in sorted((run_dir / "notebooks").glob("[0-9][0-9]_*.ipynb")):
         try:

@@ -97,7 +97,7 @@ def notebook_page(executed: Executed, before: str, after: str) -> str:
     body, _ = exporter.from_notebook_node(notebook)
     body = re.sub(r"<!--picture (\d+)-->", lambda m: pictures[int(m[1])], body)
     links = [tag("a", "← Report of the run", href="../report.html")]
-    links += [tag("a", name, href=f"{name}.html") for name in (before, after) if name]
+    links += [tag("span", f"{way} ", tag("a", n, href=f"{n}.html")) for way, n in (("before:", before), ("next:", after)) if n]
     what = "This notebook failed" if executed.state == FAILED else "This notebook did not finish"
     trouble = tag("p", f"{what}: {executed.reason}", class_="alarm") if executed.reason else None
     note = tag("p", "Executed copy: code, output and figures as they were when the run made them.", class_="note")

@@ -33,6 +33,12 @@ def minutes(seconds: float | None) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def count(number: int, noun: str) -> str:
+    """A number and its noun, in the plural where it belongs."""
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"
+
+
 def run_facts(run_dir: Path, executed: list[Executed]) -> list[tuple[str, str]]:
     """Profile, seed, time, peak memory, machine, device."""
     record, metrics = optional_json(run_dir / "run.json"), all_metrics(run_dir)
@@ -44,7 +50,7 @@ def run_facts(run_dir: Path, executed: list[Executed]) -> list[tuple[str, str]]:
         ("Profile", str(record.get("profile", UNKNOWN))),
         ("Seed", str(record.get("seed", UNKNOWN))),
         ("Started", moment(started)),
-        ("Time", f"{minutes(sum(times))} in {len(times)} notebooks" if times else UNKNOWN),
+        ("Time", f"{minutes(sum(times))} in {count(len(times), 'notebook')}" if times else UNKNOWN),
         ("Peak memory", f"{max(peaks) / 1024:.1f} GiB" if peaks else UNKNOWN),
         ("Machine", str(record.get("machine", UNKNOWN))),
         ("Device", "; ".join(devices) or UNKNOWN),
@@ -80,8 +86,8 @@ def data_facts(run_dir: Path, scores: dict[str, list[dict]]) -> list[tuple[str, 
         labels, makers = Counter(r["label"] for r in inside), {r["generator"] for r in inside if r["label"]}
         if inside:
             photographs = len({r["photo"] for r in inside})
-            made = f"{labels[1]} fake of {len(makers)} generator{'s' if len(makers) != 1 else ''}"
-            facts.append((split, f"{labels[0]} real, {made}, {photographs} photographs"))
+            made = f"{labels[1]} fake of {count(len(makers), 'generator')}"
+            facts.append((split, f"{labels[0]} real, {made}, {count(photographs, 'photograph')}"))
     if errors := sum(bool(r["error"]) for r in rows):
         facts.append(("Unreadable", f"{errors} images, which count nowhere"))
     facts.append(("SHA-256 of train and val", str(about.get("data", UNKNOWN))))

@@ -7,15 +7,17 @@ from .disk import replaced
 from .executed import DONE, Places, read_executed
 from .markup import Html, join, page, tag
 from .notebook_page import notebook_page
-from .report_facts import abouts, optional_json, run_facts
+from .report_facts import abouts, run_facts
 from .report_results import differences, generators, headline, lead, read_results
 from .report_sections import (
     SHOWN,
+    TROUBLE,
     Contents,
     figures_section,
     key_figures,
     limits_section,
     notebooks_section,
+    part,
     provenance_section,
     verb,
 )
@@ -27,12 +29,11 @@ def read_contents(run_dir: Path) -> Contents:
         raise SDDError(
             f"{run_dir} is no run folder: it has no run.json, notebooks or scores; name one of `python -m sddlib run`"
         )
-    executed, broken = read_executed(run_dir)
-    values = (optional_json(run_dir / "run.json").get("parameters") or {}).values()
-    places = Places(run_dir, [str(v.get("run_dir") or "") for v in values])
+    places = Places(run_dir)
+    executed, broken = read_executed(run_dir, places)
     try:
         results, why = read_results(run_dir), ""
-    except SDDError as e:
+    except TROUBLE as e:
         results, why = None, places.hide(str(e))
     return Contents(run_dir, places, executed, broken, results, why)
 
@@ -44,13 +45,18 @@ def write_report(run_dir: Path, target: Path | None = None) -> Path:
     run_dir is no run folder; whatever of a run is missing, the page says so.
     """
     contents, target = read_contents(run_dir), target or run_dir
+    places = contents.places
     (target / "html").mkdir(parents=True, exist_ok=True)
     names = [e.name for e in contents.executed]
     for old in (target / "html").glob("[0-9][0-9]_*.html"):
         if old.stem not in names:
             old.unlink()  # of a notebook that this run does not have
     for executed, before, after in zip(contents.executed, ["", *names], [*names[1:], ""], strict=False):
-        save(target / "html" / f"{executed.name}.html", notebook_page(executed, before, after))
+        try:
+            text = notebook_page(executed, before, after)
+        except TROUBLE as e:
+            text = page(executed.title, tag("p", f"This notebook cannot be shown: {places.hide(str(e))}", class_="alarm"))
+        save(target / "html" / f"{executed.name}.html", text)
     save(target / "report.html", report_page(contents))
     return target / "report.html"
 
@@ -70,22 +76,22 @@ def report_page(contents: Contents) -> str:
         ("provenance", "What ran on what", provenance_section),
     ]
     links = tag("nav", [tag("a", title, href=f"#{key}") for key, title, _ in sections], aria_label="on this page")
-    parts = []
-    for key, title, make in sections:
-        try:
-            inner = make(contents)
-        except (SDDError, OSError, ValueError, LookupError, TypeError, AttributeError) as e:  # the rest must still be seen
-            said = contents.places.hide(f"{type(e).__name__}: {e}")
-            inner = tag("p", f"This part cannot be made: {said}", class_="alarm")
-        parts.append(tag("section", tag("h2", title), inner, id=key))
-    return page("Run report: real photograph or generated image?", join(header(contents), links, tag("main", parts)))
+    parts = [tag("section", tag("h2", title), part(contents, make), id=key) for key, title, make in sections]
+    over = tag("p", "sddlib · a run of the Semantic Discrepancy-aware Detector (SDD)", class_="over")
+    top = tag("header", over, tag("h1", "Real photograph or generated image?"), part(contents, answer), part(contents, alarms))
+    return page("Run report: real photograph or generated image?", join(top, links, tag("main", parts)))
 
 
-def header(contents: Contents) -> Html:
-    """The question, the answer in a sentence, the run in a line, and what went wrong."""
-    run_dir, facts = contents.run_dir, dict(run_facts(contents.run_dir, contents.executed))
+def answer(contents: Contents) -> Html:
+    """The result in a sentence or two and the run in a line."""
+    facts = dict(run_facts(contents.run_dir, contents.executed))
     words = [f"profile {facts['Profile']}", f"seed {facts['Seed']}", facts["Started"], facts["Time"]]
-    chips = tag("ul", [tag("li", w) for w in words], class_="chips")
+    chips = tag("ul", [tag("li", contents.places.hide(w)) for w in words], class_="chips")
+    return join(lead(contents.run_dir, contents.results) if contents.results else None, chips)
+
+
+def alarms(contents: Contents) -> Html:
+    """What went wrong, and whether the run's numbers mean anything."""
     notes = [
         tag("p", tag("a", f"{e.name}", href=f"html/{e.name}.html"), f" {verb(e)}: {e.reason}", class_="alarm")
         for e in contents.executed
@@ -94,16 +100,15 @@ def header(contents: Contents) -> Html:
     notes += [
         tag("p", f"{name}: its executed copy cannot be read ({why})", class_="alarm") for name, why in contents.broken.items()
     ]
-    if any(about.get("weights") == "random" for about in abouts(run_dir).values()):
+    if any(about.get("weights") == "random" for about in abouts(contents.run_dir).values()):
         notes.append(tag("p", "The backbone of this run has random weights: its numbers mean nothing.", class_="alarm"))
-    over = tag("p", "sddlib · a run of the Semantic Discrepancy-aware Detector (SDD)", class_="over")
-    title = tag("h1", "Real photograph or generated image?")
-    return tag("header", over, title, lead(run_dir, contents.results) if contents.results else None, chips, notes)
+    return join(notes)
 
 
 def results_section(contents: Contents) -> Html:
     if not contents.results:
         return tag("p", f"No results: {contents.no_results}", class_="missing")
+    found = contents.results
     note = (
         "Average precision (AP) and AUROC judge the ranking: 1 means that every fake is scored above every photograph. "
         "Accuracy judges verdicts at the threshold that was fitted on validation images. Intervals draw photographs again, "
@@ -111,8 +116,7 @@ def results_section(contents: Contents) -> Html:
     )
     old = stale(contents)
     warning = tag("p", f"The scores are older than what {old} has since made in this folder.", class_="alarm") if old else None
-    parts = [headline(contents.results), differences(contents.results), tag("p", note, class_="note")]
-    return join(warning, parts, generators(contents.results))
+    return join(warning, headline(found), differences(found), tag("p", note, class_="note"), generators(found))
 
 
 def stale(contents: Contents) -> str:

@@ -11,7 +11,7 @@ from .intervals import bootstrap
 from .markup import Html, breakable, join, tag
 from .markup import table as html_table
 from .report import NAMES, read_run
-from .report_facts import abouts, optional_json
+from .report_facts import abouts, count, optional_json
 
 HEADS = ("mean AP", "AUROC", "accuracy", "AP, seen")
 MEANS = {
@@ -102,8 +102,8 @@ def headline(results: Results) -> Html:
         axis = tag("span", tag("b", f"{span[0]:.1f}"), tag("b", "95 % interval"), tag("b", f"{span[1]:.1f}"), class_="axis")
         heads.insert(1, tag("th", axis, scope="col", class_="wide"))
     head = [tag("tr", tag("td"), heads)]
-    count = len(results.unseen)
-    caption = f"Over {count} generators that training never saw; the last column is the generator that it did see"
+    unseen = count(len(results.unseen), "generator")
+    caption = f"Over {unseen} that training never saw; the last column is the generator that it did see"
     return html_table(head, body, caption, class_="headline")
 
 
@@ -166,10 +166,8 @@ def lead(run_dir: Path, results: Results) -> Html:
     about = next(iter(abouts(run_dir).values()), {})
     trained = about.get("generators") or []
     made = trained[0] if len(trained) == 1 else f"{len(trained)} generators" if trained else "its training generators"
-    count, means = len(results.unseen), {m: s["mean_ap_unseen"] for m, s in results.summary.items()}
-    text = (
-        f"Detectors that learned real from fake on the output of {made} were tested on {count} generators they had never seen. "
-    )
+    unseen, means = count(len(results.unseen), "generator"), {m: s["mean_ap_unseen"] for m, s in results.summary.items()}
+    text = f"Detectors that learned real from fake on the output of {made} were tested on {unseen} they had never seen. "
     text += "Mean average precision: " + ", ".join(f"{NAMES[m]} {value:.3f}" for m, value in means.items()) + "."
     found = {verdict(*v[1:]): [] for k, v in results.intervals.items() if k[0] == "sdd"}
     for pair, (_, low, high) in results.intervals.items():

@@ -1,16 +1,19 @@
 """The parts of a run's report below its results: figures, limits, notebooks, what ran on what."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import SDDError
 from .executed import DONE, FAILED, Executed, Places
 from .markup import Html, join, table, tag
 from .notebook_page import image, markdown
 from .profiles import notebook_names
-from .report_facts import abouts, data_facts, file_facts, minutes, optional_json, run_facts, settings, versions
+from .report_facts import abouts, count, data_facts, file_facts, minutes, optional_json, run_facts, settings, versions
 from .report_results import Results, number
 
 SHOWN = 6
+TROUBLE = (SDDError, OSError, ValueError, LookupError, TypeError, AttributeError)  # what broken files of a run lead to
 FIGURES = {  # the key figures: the first six that a run has. name -> (its question, what is drawn, for who does not see it)
     "ap_by_generator": (
         "Which generators are caught?",
@@ -63,6 +66,15 @@ class Contents:
         return optional_json(self.run_dir / "run.json")
 
 
+def part(contents: Contents, make: Callable[..., Html], *arguments) -> Html:
+    """What make(contents, *arguments) gives; where that fails, the sentence that says so, for the rest must still be seen."""
+    try:
+        return make(contents, *arguments)
+    except TROUBLE as e:
+        said = contents.places.hide(" ".join(str(e).split()) or type(e).__name__)
+        return tag("p", f"This part cannot be shown: {said}", class_="alarm")
+
+
 def verb(executed: Executed) -> str:
     return {DONE: "done", FAILED: "failed"}.get(executed.state, "did not finish")
 
@@ -73,19 +85,22 @@ def key_figures(run_dir: Path) -> list[str]:
 
 def figures_section(contents: Contents) -> Html:
     """Each key figure with its question, the sentence that its notebook says below it, and a link there."""
-    captions = {name: (e.name, text) for e in contents.executed for name, text in e.captions.items()}
-    blocks = []
-    for name in key_figures(contents.run_dir):
-        question, alt = FIGURES[name]
-        notebook, text = captions.get(name, ("", ""))
-        link = tag("p", "From ", tag("a", notebook, href=f"html/{notebook}.html")) if notebook else None
-        said = markdown(text) if text else Html(tag("p", alt))
-        png = (contents.run_dir / "figures" / f"{name}.png").read_bytes()
-        drawing = tag("div", image(png, alt, 150), class_="figure", tabindex=0, role="group", aria_label=f"Figure: {question}")
-        blocks.append(tag("figure", tag("h3", question), drawing, tag("figcaption", said, link), id=name))
-    if not blocks:
+    names = key_figures(contents.run_dir)
+    if not names:
         return tag("p", "This run has made none of the key figures.", class_="missing")
-    return join(blocks)
+    return join([part(contents, figure, name) for name in names])
+
+
+def figure(contents: Contents, name: str) -> Html:
+    """One key figure; without its notebook the words for who does not see it stand below it."""
+    question, alt = FIGURES[name]
+    captions = {figure: (e.name, text) for e in contents.executed for figure, text in e.captions.items()}
+    notebook, text = captions.get(name, ("", ""))
+    link = tag("p", "From ", tag("a", notebook, href=f"html/{notebook}.html")) if notebook else None
+    said = markdown(text) if text else Html(tag("p", alt))
+    png = (contents.run_dir / "figures" / f"{name}.png").read_bytes()
+    drawing = tag("div", image(png, alt, 150), class_="figure", tabindex=0, role="group", aria_label=f"Figure: {question}")
+    return tag("figure", tag("h3", question), drawing, tag("figcaption", said, link), id=name)
 
 
 def limits_section(contents: Contents) -> Html:
@@ -102,8 +117,8 @@ def limits_section(contents: Contents) -> Html:
         families = len({line["family"] for line in results.unseen})
         photographs = len({r["photo"] for r in next(iter(results.rows.values())) if r["split"] == "test"})
         items += [
-            f"The means are over {len(results.unseen)} generators of {families} families, some of them close relatives, and "
-            f"over {photographs} photographs. Other generators and other pictures give other numbers.",
+            f"The means are over {count(len(results.unseen), 'generator')} of {count(families, 'family')}, and over "
+            f"{count(photographs, 'photograph')}. Other generators and other pictures give other numbers.",
             "This is one training seed. Runs of several seeds side by side: python -m sddlib seeds RUN RUN RUN.",
             "AP depends on how many fakes stand against how many photographs; compare it only where these are the same.",
         ]
@@ -128,27 +143,27 @@ def notebooks_section(contents: Contents) -> Html:
 
 def provenance_section(contents: Contents) -> Html:
     """Run, data, settings, versions; the files that were made with their SHA-256."""
-    run_dir, hide = contents.run_dir, contents.places.hide
-    rows = contents.results.rows if contents.results else {}
-    groups = {
-        "Run": run_facts(run_dir, contents.executed),
-        "Data": data_facts(run_dir, rows),
-        "Detectors": settings(run_dir),
-        "Versions": versions(run_dir),
-    }
-    blocks = []
-    for title, facts in groups.items():
-        pairs = [join(tag("dt", name), tag("dd", hide(value))) for name, value in facts]
-        blocks.append(tag("div", tag("h3", title), tag("dl", pairs) if pairs else tag("p", "Not recorded.", class_="missing")))
-    return join(tag("div", blocks, class_="facts"), files_table(run_dir))
+    groups = {"Run": run_facts, "Data": data_facts, "Detectors": settings, "Versions": versions}
+    blocks = [tag("div", tag("h3", title), part(contents, facts_list, facts)) for title, facts in groups.items()]
+    return join(tag("div", blocks, class_="facts"), part(contents, files_table))
 
 
-def files_table(run_dir: Path) -> Html:
+def facts_list(contents: Contents, facts: Callable[..., list[tuple[str, str]]]) -> Html:
+    """A group of facts as names and values, without paths of the machine."""
+    more = {run_facts: [contents.executed], data_facts: [contents.results.rows if contents.results else {}]}
+    found = facts(contents.run_dir, *more.get(facts, []))
+    pairs = [join(tag("dt", name), tag("dd", contents.places.hide(value))) for name, value in found]
+    return tag("dl", pairs) if pairs else tag("p", "Not recorded.", class_="missing")
+
+
+def files_table(contents: Contents) -> Html:
+    """The token bank and the checkpoints, a line each."""
     body = []
-    for f in file_facts(run_dir):
+    for f in file_facts(contents.run_dir):
         cells = [f["what"], f["file"], f["size"], *(number(f[k]) for k in ("threshold", "validation AP"))]
-        print_ = tag("code", f["sha256"]) if f["agrees"] else join(tag("code", f["sha256"]), " is not what its JSON says")
-        body.append(tag("tr", tag("th", cells[0], scope="row"), [tag("td", c) for c in cells[1:]], tag("td", print_)))
+        foreign = None if f["agrees"] else tag("b", " is not what its JSON says")
+        hashed = tag("td", tag("code", f["sha256"]), foreign)
+        body.append(tag("tr", tag("th", cells[0], scope="row"), [tag("td", c) for c in cells[1:]], hashed))
     if not body:
         return tag("p", "No token bank and no checkpoints in this run.", class_="missing")
     names = ("", "file", "size", "threshold", "validation AP", "SHA-256")
