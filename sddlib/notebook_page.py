@@ -4,6 +4,7 @@ import base64
 import copy
 import io
 import re
+from functools import lru_cache
 
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
@@ -27,6 +28,14 @@ def nbconvert():
     except ImportError as e:
         raise SDDError(f"pages of notebooks need nbconvert ({e}); install it: pip install -e '.[notebooks]'") from None
     return HTMLExporter, markdown2html
+
+
+@lru_cache(maxsize=1)
+def exporter():
+    """The exporter without style, anchors and prompts; compiling its templates takes longer than a page."""
+    made = nbconvert()[0](template_name="basic", exclude_anchor_links=True)
+    made.exclude_input_prompt = made.exclude_output_prompt = True
+    return made
 
 
 def markdown(text: str) -> Html:
@@ -91,10 +100,8 @@ def prepared(executed: Executed) -> tuple[NotebookNode, list[Html]]:
 
 def notebook_page(executed: Executed, before: str, after: str) -> str:
     """The page of an executed notebook. before, after: names of its neighbours, "" where there is none."""
-    exporter = nbconvert()[0](template_name="basic", exclude_anchor_links=True)
-    exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
     notebook, pictures = prepared(executed)
-    body, _ = exporter.from_notebook_node(notebook)
+    body, _ = exporter().from_notebook_node(notebook)
     body = re.sub(r"<!--picture (\d+)-->", lambda m: pictures[int(m[1])], body)
     links = [tag("a", "← Report of the run", href="../report.html")]
     links += [tag("span", f"{way} ", tag("a", n, href=f"{n}.html")) for way, n in (("before:", before), ("next:", after)) if n]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from . import SDDError
 from .executed import DONE, FAILED, Executed, Places
-from .markup import Html, join, table, tag
+from .markup import Html, breakable, join, table, tag
 from .notebook_page import image, markdown
 from .profiles import notebook_names
 from .report_facts import abouts, count, data_facts, file_facts, minutes, optional_json, run_facts, settings, versions
@@ -60,10 +60,6 @@ class Contents:
     broken: dict[str, str]
     results: Results | None
     no_results: str
-
-    @property
-    def record(self) -> dict:
-        return optional_json(self.run_dir / "run.json")
 
 
 def part(contents: Contents, make: Callable[..., Html], *arguments) -> Html:
@@ -127,18 +123,24 @@ def limits_section(contents: Contents) -> Html:
 
 
 def notebooks_section(contents: Contents) -> Html:
-    """Each executed notebook: its question, a link to its page, what it found; and those that the run lacks."""
-    known, blocks = set(contents.record.get("parameters") or {}), []
+    """Each executed notebook: its question, a link to its page, what it found."""
+    blocks = []
     for e in contents.executed:
         link = tag("a", e.title, href=f"html/{e.name}.html")
         state = tag("span", f"{e.name} · {minutes(e.seconds) if e.state == DONE else verb(e)}", class_="state")
         found = tag("details", tag("summary", "Findings"), tag("pre", e.findings, tabindex=0)) if e.findings else None
         blocks.append(tag("li", tag("h3", link), state, found, class_=e.state))
+    cards = tag("ol", blocks, class_="cards") if blocks else tag("p", "No notebook has run.", class_="missing")
+    return join(cards, part(contents, absent_notebooks))
+
+
+def absent_notebooks(contents: Contents) -> Html:
+    """The notebooks that this run should have executed and has not, and those that it was not asked for."""
     names = {e.name for e in contents.executed} | set(contents.broken)
+    known = set(optional_json(contents.run_dir / "run.json").get("parameters") or {})
     lost = [tag("p", f"{name} belongs to this run and has not run.", class_="missing") for name in sorted(known - names)]
     others = [name for name in notebook_names() if name not in names | known]
-    note = tag("p", f"Not part of this run: {', '.join(others)}.", class_="note") if others else None
-    return join(tag("ol", blocks, class_="cards") if blocks else tag("p", "No notebook has run.", class_="missing"), lost, note)
+    return join(lost, tag("p", f"Not part of this run: {', '.join(others)}.", class_="note") if others else None)
 
 
 def provenance_section(contents: Contents) -> Html:
@@ -152,7 +154,7 @@ def facts_list(contents: Contents, facts: Callable[..., list[tuple[str, str]]]) 
     """A group of facts as names and values, without paths of the machine."""
     more = {run_facts: [contents.executed], data_facts: [contents.results.rows if contents.results else {}]}
     found = facts(contents.run_dir, *more.get(facts, []))
-    pairs = [join(tag("dt", name), tag("dd", contents.places.hide(value))) for name, value in found]
+    pairs = [join(tag("dt", breakable(name)), tag("dd", contents.places.hide(value))) for name, value in found]
     return tag("dl", pairs) if pairs else tag("p", "Not recorded.", class_="missing")
 
 
