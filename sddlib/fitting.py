@@ -93,6 +93,8 @@ def read_job(p: SimpleNamespace, manifest: Path, weights: str, folder: Path) -> 
     facts = {**source, "seed": p.seed, "manifest": p.manifest, "classes": sorted(p.classes), "train_images": p.train_images}
     facts["data"] = data_hash([s for split in ("train", "val") for s in samples if s.split == split])
     facts["generators"] = sorted({s.generator for s in chosen if s.label == 1 and s.split == "train"})
+    labels = [s.label for s in chosen if s.split == "train"]
+    facts["train"] = {"n_real": labels.count(0), "n_fake": labels.count(1)}
     preset = get_preset(p.preset, **p.preset_fields)
     places = {"folder": folder, "save_minutes": p.save_minutes, "force": p.force}
     return Job(samples, chosen, benchmark_root(manifest), source, preset, config, facts, **places)

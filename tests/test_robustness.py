@@ -3,7 +3,6 @@
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from torch import nn
 
 from sddlib import SDDError, robustness, robustness_stats
 from sddlib.baselines.lora import LinearOutput
-from sddlib.data import Sample, decode, read_manifest, to_input
+from sddlib.data import Sample, decode, normalised, read_manifest, to_input
 from sddlib.evaluate import write_csv
 from sddlib.perturb import CHANGES, Perturbation, jpeg, resize, webp
 from sddlib.profiles import ROOT, parameters
@@ -41,7 +40,7 @@ class Brightness(nn.Module):
     def __init__(self, kind: str = "sdd", digest: str = "a"):
         super().__init__()
         self.kind, self.about = kind, {"sha256": 64 * digest}
-        self.backbone, self.seen = SimpleNamespace(image_size=16), 0
+        self.image_size, self.prepare, self.seen = 16, normalised, 0
 
     def forward(self, x):
         self.seen += len(x)
