@@ -4,11 +4,13 @@ import os
 from pathlib import Path
 
 from . import SDDError
+from .columns import columns
 from .data import scan_paths
 from .evaluate import iter_scores, write_csv
 from .profiles import ROOT
 from .recipes import load_scorer
 
+FEW = 10  # files whose rows are printed too
 COLUMNS = "path score verdict threshold width height format error".split()
 SHIPPED = ROOT / "data" / "checkpoints" / "sdd-mini.safetensors"
 
@@ -63,5 +65,34 @@ def score_to_csv(paths: list[str], out: Path, checkpoint: Path | None, threshold
         raise SDDError(
             f"none of the {len(rows)} files could be read, first {rows[0]['path']}: {rows[0]['error']}; all are in {out}"
         )
+    if len(rows) <= FEW:
+        print(columns([["P(generated)", "verdict", "file"], *map(judged, rows)], right_from=3))
     print(f"{count['fake']} fake, {count['real']} real, {count['']} unreadable, threshold {threshold:.4g}; rows in {out}")
+    if threshold == model.about.get("threshold"):
+        print(error_rates(model.about))
     return rows
+
+
+def printable(path: str) -> str:
+    """A file's name on one line, whatever bytes it is made of."""
+    return path if path.isprintable() else ascii(path)[1:-1]
+
+
+def judged(row: dict) -> list[str]:
+    """Score, verdict and file of a row as text; behind the name the reason where there is no score."""
+    if row["error"]:
+        return ["", "none", f"{printable(row['path'])}: {row['error']}"]
+    return [f"{row['score']:.4f}", row["verdict"], printable(row["path"])]
+
+
+def error_rates(about: dict) -> str:
+    """What a checkpoint's JSON says of its errors at its own threshold, and of whom it says nothing."""
+    val = about.get("val", {})
+    names = ("n_real", "n_fake", "real_acc_val", "fake_acc_val")
+    if not all(isinstance(val.get(name), (int, float)) for name in names):
+        return "This checkpoint does not say how often it errs."
+    false, missed = 1 - val["real_acc_val"], 1 - val["fake_acc_val"]
+    return (
+        f"On {val['n_real']} validation reals of its own kind it calls {false:.0%} fake, of {val['n_fake']} fakes of the "
+        f"generator it was trained on it misses {missed:.0%}. Pictures of another kind: unknown, other generators: more."
+    )

@@ -45,6 +45,23 @@ def test_score_writes_a_row_for_every_file_good_or_not(smoke_run, command, pictu
     for row in rows[2:]:
         assert row["error"] and row["score"] == row["verdict"] == ""
     assert "3 unreadable" in done.stdout
+    printed = done.stdout.splitlines()  # so few files are printed too, then what the checkpoint knows of its errors
+    assert printed[0].split() == ["P(generated)", "verdict", "file"] and len(printed) == 8
+    for row, line in zip(rows, printed[1:6], strict=True):
+        assert line.split()[-1 if row["verdict"] else 0] == (row["path"] if row["verdict"] else "none")
+        assert row["error"] in line and row["path"] in line
+    assert printed[1].split()[:2] == [f"{float(rows[0]['score']):.4f}", rows[0]["verdict"]]
+    val = json.loads(checkpoint.with_suffix(".json").read_text())["val"]
+    assert f"{val['n_real']} validation reals" in printed[7] and f"misses {1 - val['fake_acc_val']:.0%}" in printed[7]
+
+
+def test_a_name_that_is_no_text_is_printed_on_one_line(tmp_path):
+    assert verdicts.printable("a b.png") == "a b.png" and verdicts.printable("ü.png") == "ü.png"
+    assert verdicts.printable("a\nb\udcff.png") == "a\\nb\\udcff.png"
+
+
+def test_checkpoint_that_is_silent_on_its_errors_is_said_to_be():
+    assert "does not say" in verdicts.error_rates({"val": {"n_real": 3}})
 
 
 def test_score_without_a_readable_file_fails_in_one_line_and_keeps_the_rows(smoke_run, pictures, tmp_path, capsys):
