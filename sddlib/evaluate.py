@@ -17,7 +17,7 @@ from .benchmarks import stand_against
 from .data import Sample, open_image, read_csv, to_input
 from .disk import replaced
 from .parallel import pick_device
-from .train import progress
+from .progress import progress
 
 COLUMNS = "path label generator family split photo score width height format error".split()
 Prepare = Callable[[Image.Image], Image.Image]  # what a protocol does to a picture before the crop

@@ -14,6 +14,7 @@ from PIL import Image
 from sddlib import __main__ as cli
 from sddlib import verdicts
 from sddlib.evaluate import iter_scores
+from sddlib.profiles import ROOT
 from sddlib.verdicts import COLUMNS
 
 
@@ -176,10 +177,12 @@ def test_interrupt_is_one_sentence_and_exit_code_130(monkeypatch, capsys):
     assert capsys.readouterr().err == "sddlib: stopped by the user\n"
 
 
-def test_help_imports_nothing_heavy():
+def test_help_and_commands_that_need_no_clip_import_nothing_heavy():
     check = "import sys; from sddlib.__main__ import build_parser; build_parser().format_help()"
     check += "; assert not {'torch', 'numpy', 'yaml', 'nbformat'} & set(sys.modules)"
-    assert subprocess.run([sys.executable, "-c", check]).returncode == 0
+    check += "; import sddlib.runner, sddlib.sweeps; assert not {'torch', 'nbformat'} & set(sys.modules)"
+    check += "; import sddlib.compare, sddlib.verify_report; assert not {'open_clip', 'peft', 'nbformat'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], cwd=ROOT).returncode == 0
 
 
 def test_figures_are_copied_by_name_from_a_run(smoke_run, tmp_path, capsys):
