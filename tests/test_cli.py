@@ -32,10 +32,10 @@ def pictures(tmp_path):
     return folder
 
 
-def test_score_writes_a_row_for_every_file_good_or_not(smoke_run, command, pictures, tmp_path):
+def test_score_writes_a_row_for_every_file_good_or_not(smoke_run, pictures, tmp_path, capsys):
     out, checkpoint = tmp_path / "v.csv", smoke_run.dir / "checkpoints" / "sdd.safetensors"
-    done = command("score", pictures, tmp_path / "nowhere.png", "--out", out, "--checkpoint", checkpoint)
-    assert done.returncode == 0, done.stderr
+    paths = str(pictures), str(tmp_path / "nowhere.png")
+    assert cli.main(["score", *paths, "--out", str(out), "--checkpoint", str(checkpoint)]) == 0
     rows = list(csv.DictReader(out.open(newline="")))
     assert list(rows[0]) == COLUMNS
     names = ["a.png", "b.webp", "c_text.png", "d_empty.jpg", "nowhere.png"]
@@ -45,7 +45,7 @@ def test_score_writes_a_row_for_every_file_good_or_not(smoke_run, command, pictu
     assert [(r["width"], r["height"], r["format"]) for r in rows[:2]] == [("120", "90", "PNG"), ("30", "40", "WEBP")]
     for row in rows[2:]:
         assert row["error"] and row["score"] == row["verdict"] == ""
-    assert "3 unreadable" in done.stdout
+    assert "3 unreadable" in capsys.readouterr().out
 
 
 def test_score_without_a_readable_file_fails_in_one_line_and_keeps_the_rows(smoke_run, pictures, tmp_path, capsys):

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -154,7 +155,7 @@ def test_ablate_commands_name_variants_seeds_and_parameters_that_exist(words, mo
             assert facts["settings"] == ablations.settings_of(ablations.parameters_of(name, store.seed, "mini", overrides))
 
 
-def test_checkpoint_is_shipped_in_half_precision_if_scores_stay(smoke_run, tmp_path):
+def test_checkpoint_is_shipped_in_half_precision_if_scores_stay(smoke_run, tmp_path, capsys):
     target = tmp_path / "new" / "sdd.safetensors"
     assert [words[2:] for words in commands() if words[:2] == ["python", "data/make_checkpoint.py"]] == [["runs/C"]]
     script = [sys.executable, ROOT / "data" / "make_checkpoint.py", "--to", target]
@@ -167,8 +168,10 @@ def test_checkpoint_is_shipped_in_half_precision_if_scores_stay(smoke_run, tmp_p
     shutil.copytree(smoke_run.dir, moved, ignore=shutil.ignore_patterns("notebooks", "figures"))
     rows = (moved / "scores" / "sdd.csv").read_text().replace(",0.", ",0.9")
     (moved / "scores" / "sdd.csv").write_text(rows)
-    done = subprocess.run([*script, moved], capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "moves a score" in done.stderr
+    make_checkpoint = runpy.run_path(str(script[1]))  # the same script, without Python and torch anew
+    assert make_checkpoint["main"](["--to", str(target), str(moved)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "moves a score" in said
     assert {p.name for p in target.parent.iterdir()} == {"sdd.safetensors", "sdd.json"}
 
 
