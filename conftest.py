@@ -23,7 +23,7 @@ if sys.platform == "linux" and "SDDLIB_TEST_SESSION" not in os.environ:
 
 # What takes longest, first: a long file that came last would keep one process at work while the other has nothing to do. While
 # one is at the notebooks, the other begins with the smoke run, which both then share.
-LONG = ("notebooks", "test_notebooks.py", "test_sweeps.py", "test_parallel.py", "test_ablations.py", "test_readme.py")
+LONG = ("notebooks", "test_notebooks.py", "test_parallel.py", "test_sweeps.py", "test_resume.py", "test_bench.py")
 
 
 def pytest_collection_modifyitems(items):

@@ -93,6 +93,6 @@ def easy_set_again(folder: Path) -> dict[str, list[Sample]]:
 def environment(rank_: int = 0, world: int = 1, port: int = 0) -> dict:
     """What a launcher sets for one of `world` processes on this machine."""
     facts = {"RANK": rank_, "LOCAL_RANK": rank_, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
-    root = str(Path(__file__).resolve().parents[1])
-    mine = {**os.environ, "PYTHONPATH": root, "ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    mine = {**os.environ, "PYTHONPATH": path, "ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
     return {**mine, **{k: str(v) for k, v in facts.items()}} if world > 1 else mine
