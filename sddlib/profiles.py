@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-import nbformat
 import yaml
 
 from . import SDDError
@@ -78,16 +77,20 @@ def parameters(notebook: str) -> dict:
 @lru_cache(maxsize=256)
 def _literals(path: Path, mtime_ns: int, size: int) -> dict:
     """What `parameters` returns for a notebook as it is on disk. A grid of runs asks for it thousands of times."""
-    cells = [c for c in nbformat.read(path, 4).cells if "parameters" in c.metadata.get("tags", [])]
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]  # nbformat would take a second to import, in every kernel
+    except (ValueError, KeyError, TypeError) as e:
+        raise SDDError(f"{path.name} is no notebook ({type(e).__name__}: {e}); restore it") from None
+    cells = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
     if len(cells) != 1:
         raise SDDError(f"{path.stem} has {len(cells)} cells tagged 'parameters'; it needs exactly one")
-    values = {}
-    for node in ast.parse(cells[0].source).body:
+    source, values = "".join(cells[0]["source"]), {}  # one text, or a list of lines
+    for node in ast.parse(source).body:
         try:
             (target,) = node.targets
             values[target.id] = ast.literal_eval(node.value)
         except (AttributeError, ValueError):
-            line = ast.get_source_segment(cells[0].source, node)
+            line = ast.get_source_segment(source, node)
             raise SDDError(f"{path.stem}: {line!r} in the parameters cell is no `name = literal`; move it below") from None
     return values
 

@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from . import SDDError
-from .parallel import LAUNCHED
 from .profiles import NOTEBOOKS, all_parameters, check_overrides, read_json
 from .progress import HEADLESS
 from .runs import PROFILE_VARIABLE, RUNS, machine, peak_rss_mb, set_latest, shown, versions, write_json
 
+LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # set by a launcher
 _SUMMARY = ("mean_ap_unseen", "mean_auroc_unseen", "mean_acc_unseen", "ap_seen")
 SUMMARY_KEYS = tuple(prefix + key for prefix in ("", "probe_", "lora_") for key in _SUMMARY)
 

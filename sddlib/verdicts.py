@@ -8,7 +8,6 @@ from .columns import columns
 from .data import scan_paths
 from .evaluate import iter_scores, write_csv
 from .profiles import ROOT
-from .recipes import load_scorer
 
 FEW = 10  # files whose rows are printed too
 COLUMNS = "path score verdict threshold width height format error".split()
@@ -47,6 +46,8 @@ def score_to_csv(paths: list[str], out: Path, checkpoint: Path | None, threshold
     check_out(out, [*files, checkpoint, checkpoint.with_suffix(".json")])
     if not files:
         raise SDDError(f"no image files in {', '.join(map(str, paths))}; name files, or folders that hold some")
+    from .recipes import load_scorer  # heavy: not before it is needed
+
     model = load_scorer(checkpoint)
     if threshold is None:
         threshold = model.about.get("threshold")

@@ -1,7 +1,6 @@
 """Ablations: variants change what they say, a sweep goes on where it stood, differences come from saved scores alone."""
 
 import copy
-import json
 import re
 
 import numpy as np
@@ -272,12 +271,14 @@ def test_a_head_that_ignores_a_path_is_not_moved_by_cutting_it(detector, samples
 # --- the notebook's sweep in earnest
 
 
-def test_two_variants_are_swept_through_papermill(tmp_path):
-    folder, work = tmp_path / "store", tmp_path / "work"
-    assert sweep(["sdd", "no_cfdl"], [0], "smoke", {"limit": 2}, folder, work, say=lambda _: None) == 2
+def test_three_variants_are_swept_through_papermill(smoke_run):
+    """By 05_ablations of the smoke run."""
+    folder, small = smoke_run.dir / "ablations" / "2-photographs-1-epochs", {"limit": 2, "epochs": 1}
     store = Store(folder, "smoke", 0)
     facts = store.facts()
-    assert set(facts) == {"sdd", "no_cfdl"} and facts["sdd"]["D_s_fake"] > 0 and "D_s_fake" not in facts["no_cfdl"]
-    assert set(store.columns()[1]) == {"sdd", "no_cfdl", *(f"sdd:{n}" for n in PATHS)}
-    assert (work / "sdd-seed0" / "notebooks" / "variant.ipynb").is_file()
-    assert json.loads(store.json.read_text())["sdd"]["settings"] == settings_of(parameters_of("sdd", 0, "smoke", {"limit": 2}))
+    assert set(facts) == {"sdd", "lora", "no_cfdl"}
+    assert facts["sdd"]["D_s_fake"] > 0 and all("D_s_fake" not in facts[name] for name in ("lora", "no_cfdl"))
+    assert set(store.columns()[1]) == {"sdd", "lora", "no_cfdl", *(f"sdd:{n}" for n in PATHS)}
+    for name in facts:
+        assert (folder / "runs" / f"{name}-seed0" / "notebooks" / "variant.ipynb").is_file()
+        assert facts[name]["settings"] == settings_of(parameters_of(name, 0, "smoke", small))

@@ -14,6 +14,7 @@ from PIL import Image
 from sddlib import __main__ as cli
 from sddlib import verdicts
 from sddlib.evaluate import iter_scores
+from sddlib.profiles import ROOT
 from sddlib.verdicts import COLUMNS
 
 
@@ -31,10 +32,10 @@ def pictures(tmp_path):
     return folder
 
 
-def test_score_writes_a_row_for_every_file_good_or_not(smoke_run, command, pictures, tmp_path):
+def test_score_writes_a_row_for_every_file_good_or_not(smoke_run, pictures, tmp_path, capsys):
     out, checkpoint = tmp_path / "v.csv", smoke_run.dir / "checkpoints" / "sdd.safetensors"
-    done = command("score", pictures, tmp_path / "nowhere.png", "--out", out, "--checkpoint", checkpoint)
-    assert done.returncode == 0, done.stderr
+    paths = str(pictures), str(tmp_path / "nowhere.png")
+    assert cli.main(["score", *paths, "--out", str(out), "--checkpoint", str(checkpoint)]) == 0
     rows = list(csv.DictReader(out.open(newline="")))
     assert list(rows[0]) == COLUMNS
     names = ["a.png", "b.webp", "c_text.png", "d_empty.jpg", "nowhere.png"]
@@ -44,8 +45,9 @@ def test_score_writes_a_row_for_every_file_good_or_not(smoke_run, command, pictu
     assert [(r["width"], r["height"], r["format"]) for r in rows[:2]] == [("120", "90", "PNG"), ("30", "40", "WEBP")]
     for row in rows[2:]:
         assert row["error"] and row["score"] == row["verdict"] == ""
-    assert "3 unreadable" in done.stdout
-    printed = done.stdout.splitlines()  # so few files are printed too, then what the checkpoint knows of its errors
+    said = capsys.readouterr().out
+    assert "3 unreadable" in said
+    printed = said.splitlines()  # so few files are printed too, then what the checkpoint knows of its errors
     assert printed[0].split() == ["P(generated)", "verdict", "file"] and len(printed) == 8
     for row, line in zip(rows, printed[1:6], strict=True):
         assert line.split()[-1 if row["verdict"] else 0] == (row["path"] if row["verdict"] else "none")
@@ -193,10 +195,12 @@ def test_interrupt_is_one_sentence_and_exit_code_130(monkeypatch, capsys):
     assert capsys.readouterr().err == "sddlib: stopped by the user\n"
 
 
-def test_help_imports_nothing_heavy():
+def test_help_and_commands_that_need_no_clip_import_nothing_heavy():
     check = "import sys; from sddlib.__main__ import build_parser; build_parser().format_help()"
     check += "; assert not {'torch', 'numpy', 'yaml', 'nbformat'} & set(sys.modules)"
-    assert subprocess.run([sys.executable, "-c", check]).returncode == 0
+    check += "; import sddlib.runner, sddlib.sweeps; assert not {'torch', 'nbformat'} & set(sys.modules)"
+    check += "; import sddlib.compare, sddlib.verify_report; assert not {'open_clip', 'peft', 'nbformat'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], cwd=ROOT).returncode == 0
 
 
 def test_figures_are_copied_by_name_from_a_run(smoke_run, tmp_path, capsys):

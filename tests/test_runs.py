@@ -239,3 +239,16 @@ def test_wrong_override_is_refused_before_anything_starts(three_notebooks):
     with pytest.raises(SDDError, match="'sede' is no parameter of 00_a; near it are seed"):
         runner.run_notebooks(["00_a"], "p", {"sede": 1}, three_notebooks)
     assert not three_notebooks.exists()
+
+
+def test_source_as_one_text_or_as_lines_is_the_same_and_what_is_no_notebook_is_named(three_notebooks):
+    path = profiles.NOTEBOOKS / "00_a.ipynb"
+    notebook = json.loads(path.read_text())
+    assert isinstance(notebook["cells"][0]["source"], list) and profiles.parameters("00_a") == {"seed": 0, "run_dir": ""}
+    notebook["cells"][0]["source"] = "".join(notebook["cells"][0]["source"])
+    path.write_text(json.dumps(notebook))
+    assert profiles.parameters("00_a") == {"seed": 0, "run_dir": ""}
+    for text in ("", "{", "[]", "{}", "null"):
+        path.write_text(text)
+        with pytest.raises(SDDError, match=r"00_a.ipynb is no notebook .*restore it"):
+            profiles.parameters("00_a")
