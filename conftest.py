@@ -1,11 +1,6 @@
 """Whatever pytest runs, notebooks included, runs on the smallest profile, on this machine alone."""
 
-import atexit
 import os
-import shutil
-import sys
-import tempfile
-from pathlib import Path
 
 from xdist.scheduler import LoadFileScheduling
 
@@ -13,14 +8,6 @@ os.environ.setdefault("SDDLIB_PROFILE", "smoke")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")  # kernels of nbval have no page to draw bars on
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes with two threads each would wait for one another
-
-# Kernels of this session fork from a server that has imported torch: tests/warm. Forking is safe on Linux only.
-if sys.platform == "linux" and "SDDLIB_TEST_SESSION" not in os.environ:
-    folder = tempfile.mkdtemp(prefix="sddlib-kernels-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    path = [str(Path(__file__).parent / "tests" / "warm"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    os.environ |= {"SDDLIB_TEST_SESSION": str(os.getpid()), "SDDLIB_TEST_KERNELS": f"{folder}/socket"}
-    os.environ["PYTHONPATH"] = os.pathsep.join(path)
 
 # What takes longest, first: a long file that came last would keep one process at work while the other has nothing to do. While
 # one is at the notebooks, the other begins with the smoke run, which both then share.

@@ -117,10 +117,9 @@ def test_pytest_runs_the_notebooks_themselves(pytestconfig):
 
 
 def papermill(folder: Path, *options: str, **environment) -> subprocess.CompletedProcess:
-    """Plain papermill, from a folder that has nothing to do with the repository, with a kernel that starts as a user's does."""
-    plain = {name: value for name, value in os.environ.items() if name != "SDDLIB_TEST_KERNELS"}
+    """Plain papermill, from a folder that has nothing to do with the repository."""
     command = [sys.executable, "-m", "papermill", *options, "--no-progress-bar"]
-    return subprocess.run(command, cwd=folder, env=plain | environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=300)
 
 
 def test_plain_papermill_refuses_a_misspelt_parameter(tmp_path):
