@@ -72,7 +72,8 @@ def reliability(rows: list[dict], p: np.ndarray, bins: int, draws: int, seed: in
 
     rows: with label and photo; p: their probabilities, in their order. Returns {"n" (bins,), "p" and "fake" (bins,): mean
     probability and share of fakes, NaN where n = 0; "low", "high" (bins,); "ece": (estimate, low, high)}. The error is the mean
-    distance of the two over the intervals (Naeini et al., AAAI 2015); in a sample it is above 0 even for the best of scores.
+    distance of the two over the intervals (Naeini et al., AAAI 2015); in a sample it is above 0 even for the best of scores,
+    and in a sample of a sample larger still, so that its interval is shifted by what the draws are larger on average.
     """
     y = np.array([r["label"] for r in rows])
     photos, strata = photographs({"all": rows})
@@ -84,5 +85,6 @@ def reliability(rows: list[dict], p: np.ndarray, bins: int, draws: int, seed: in
     there = mass[0] > 0
     low[there], high[there] = np.nanpercentile(fake[:, there], (2.5, 97.5), axis=0)
     n = np.bincount(np.minimum((p * bins).astype(int), bins - 1), minlength=bins)
-    spread = (float(ece[0]), *map(float, np.percentile(ece[1:], (2.5, 97.5))))
+    ends = np.percentile(ece[1:], (2.5, 97.5)) - (ece[1:].mean() - ece[0])
+    spread = (float(ece[0]), *map(float, ends.clip(0, 1)))
     return {"n": n, "p": mean[0], "fake": fake[0], "low": low, "high": high, "ece": spread}

@@ -3,10 +3,12 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
-from .calibration import sigmoid
+from .calibration import logits
 from .figures import FAKE, METHODS, NEUTRAL, REAL
 from .robustness import CHAINS, GRID, LADDERS, NATIVE, TITLES
 
+TICKS = (1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999)  # of thresholds
+SHOWN = 5  # images that an interval of a reliability diagram needs to be drawn; its error counts all
 MARKS = {"sdd": "o", "lora": "s", "probe": "^"}  # methods are told apart by shape too
 SIDES = {"both": ("both classes", "k", "o"), "reals": ("only the reals", REAL, "s"), "fakes": ("only the fakes", FAKE, "^")}
 
@@ -97,7 +99,7 @@ def one_sided_curves(found: dict[str, dict], native: dict[str, tuple], steps: li
 
 def reliability_panels(found: dict[tuple[str, str], dict[str, dict]], temperatures: dict[str, float]):
     """Reliability diagrams, a row a method, a column a set. found: (method, set) -> {"as it is", "with temperature"} ->
-    `calibration.reliability`, and "N" -> (reals, fakes). Data: found."""
+    `calibration.reliability`, and "N" -> (reals, fakes). Intervals with fewer than SHOWN images are not drawn. Data: found."""
     methods, sets = (list(dict.fromkeys(key[i] for key in found)) for i in (0, 1))
     size = (2.5 * len(sets) + 0.6, 2.35 * len(methods) + 0.7)
     fig, axes = plt.subplots(len(methods), len(sets), figsize=size, sharex=True, sharey=True, squeeze=False)
@@ -105,22 +107,22 @@ def reliability_panels(found: dict[tuple[str, str], dict[str, dict]], temperatur
     for (method, name), diagram in found.items():
         ax = axes[methods.index(method), sets.index(name)]
         ax.plot([0, 1], [0, 1], color=NEUTRAL, lw=0.8, ls=":")
-        for k, (which, (colour, marker, line)) in enumerate(looks.items()):
+        for which, (colour, marker, line) in looks.items():
             d = diagram[which]
-            kept = d["n"] > 0
+            kept = d["n"] >= SHOWN
             x, y, low, high = (d[key][kept] for key in ("p", "fake", "low", "high"))
             reach = np.clip([y - low, high - y], 0, None)
             ax.errorbar(x, y, reach, color=colour, marker=marker, ls=line, ms=3.5, lw=1, elinewidth=0.7, label=which)
-            text = "ECE {:.2f} [{:.2f}, {:.2f}]".format(*d["ece"])
-            ax.text(0.98, 0.12 - 0.09 * k, text, transform=ax.transAxes, ha="right", fontsize=7.5, color=colour)
         real, fake = diagram["N"]
-        ax.set_title(f"{name}, N = {real} + {fake}", fontsize=8.5)
+        errors = " → ".join("{:.2f} [{:.2f}, {:.2f}]".format(*diagram[which]["ece"]) for which in looks)
+        ax.set_title(f"{name}, N = {real} + {fake}\nECE {errors}", fontsize=8)
         if sets.index(name) == 0:
             ax.set_ylabel(f"{METHODS[method][0]} (T = {temperatures[method]:.2f})\nshare of fakes")
     for ax in axes[-1]:
         ax.set_xlabel("score = P(fake), mean of an interval")
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside upper center", ncols=2, title="classes count alike; bars: 95 % over photographs")
+    title = f"classes count alike; bars: 95 % over photographs; intervals with fewer than {SHOWN} images are not drawn"
+    fig.legend(handles, labels, loc="outside upper center", ncols=2, title=title, title_fontsize=9)
     return fig, found
 
 
@@ -138,8 +140,8 @@ def threshold_curves(scores: dict[str, dict[str, np.ndarray]], lines: dict[str, 
             ax.plot(x, y, color=colour, ls=style, lw=width, label=f"{group}, N = {len(groups[group])}")
         for k, (name, z) in enumerate(lines[method].items()):
             ax.axvline(z, color="k", lw=0.8, ls=("-", "--", ":")[k % 3], label=name)
-        marks = [v for v in (-9, -6, -4, -2, 0, 2, 4, 6, 9) if cuts[0] <= v <= cuts[-1]]
-        ax.set_xticks(marks, [f"{sigmoid(np.array(float(v))):.3g}" for v in marks], fontsize=7.5, rotation=45, ha="right")
+        marks = [p for p in TICKS if cuts[0] <= logits(np.array(p)) <= cuts[-1]]
+        ax.set_xticks(logits(np.array(marks)), [f"{p:g}" for p in marks], fontsize=7.5, rotation=45, ha="right")
         ax.set_title(METHODS[method][0])
     axes[0, 0].set_ylabel("share called fake")
     fig.supxlabel("threshold on the score, P(fake), spaced by logits", fontsize=9)

@@ -10,7 +10,7 @@ from .columns import columns
 from .intervals import Interval, interval, set_draws, weighted_auroc
 from .report import NAMES
 from .robustness import NATIVE, REAL, UNSEEN, Grid, families, unseen_families
-from .thresholds import weighted_above
+from .thresholds import share_interval, weighted_above
 
 
 def names_of(grid: Grid) -> list[str]:
@@ -34,9 +34,11 @@ def shares_right(
         above = partial(weighted_above, threshold=thresholds[method])
         drawn = set_draws(groups, above, draws, np.random.default_rng(seed))
         for name, rows in columns_of.items():
+            unseen = unseen_families(families(rows, seen))
             drawn[name, REAL] = 1 - drawn[name, REAL]
-            drawn[name, UNSEEN] = np.mean([drawn[name, f] for f in unseen_families(families(rows, seen))], axis=0)
-        found |= {(method, *key): interval(v) for key, v in drawn.items()}
+            drawn[name, UNSEEN] = np.mean([drawn[name, f] for f in unseen], axis=0)
+            groups[name, UNSEEN] = [r for f in unseen for r in groups[name, f]]
+        found |= {(method, *key): share_interval(v, groups[key]) for key, v in drawn.items()}
     return found
 
 

@@ -52,6 +52,16 @@ def weighted_above(y: np.ndarray, s: np.ndarray, w: np.ndarray, threshold: float
     return np.divide((w * (s > threshold)).sum(1), total, out=np.full(len(total), np.nan), where=total > 0)
 
 
+def share_interval(values: np.ndarray, rows: list[dict]) -> Interval:
+    """`interval` of draws of a share among these rows. Where no draw differs from 0 or from 1, drawing again says nothing of
+    how rare the other case is: the bound is then the exact binomial one for as many trials as there are photographs."""
+    middle, low, high = interval(values)
+    if low < high or middle not in (0, 1):
+        return middle, low, high
+    reach = 1 - 0.025 ** (1 / len({r["photo"] for r in rows}))
+    return (middle, 0.0, reach) if middle == 0 else (middle, 1 - reach, 1.0)
+
+
 def threshold_rules(rows: list[dict], seen: set[str]) -> dict[str, float]:
     """Rule of RULES -> threshold, from native rows of validation and test; the last two need the labels of the test set's reals
     and unseen fakes, and are bounds."""
@@ -73,8 +83,11 @@ def rule_table(
     found = {}
     for rule, t in thresholds.items():
         drawn = set_draws(groups, partial(weighted_above, threshold=t), draws, np.random.default_rng(seed))
-        means = {kind: np.mean([drawn[f] for f in names], axis=0) for kind, names in kinds.items() if names}
-        found[rule] = {REAL: interval(drawn[REAL])} | {kind: interval(v) for kind, v in means.items()}
+        found[rule] = {REAL: share_interval(drawn[REAL], groups[REAL])}
+        for kind, names in kinds.items():
+            if names:
+                fakes = [r for f in names for r in groups[f]]
+                found[rule][kind] = share_interval(np.mean([drawn[f] for f in names], axis=0), fakes)
     return found
 
 
@@ -84,7 +97,8 @@ def false_alarms_at_tpr(rows: list[dict], seen: set[str], draws: int, seed: int,
     split = families(rows, seen)
     drawn = set_draws(split, partial(weighted_fpr_at_tpr, tpr=tpr), draws, np.random.default_rng(seed))
     drawn[UNSEEN] = np.mean([drawn[f] for f in unseen_families(split)], axis=0)
-    return {name: interval(v) for name, v in drawn.items()}
+    reals = [r for r in rows if not r["label"]]
+    return {name: share_interval(v, reals) for name, v in drawn.items()}
 
 
 def needed_thresholds(grid: dict, seen: set[str], fpr: float = 0.05) -> dict[tuple[str, str], tuple[float, float]]:
