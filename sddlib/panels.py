@@ -34,7 +34,7 @@ def card(look: Look, subject: Subject) -> str:
     return (
         f'<div class="card" style="border-color:{colour}"><div><div class="big" style="color:{colour}">{found.upper()}</div>'
         f'<div>P(fake) <b class="score">{shown(look.score)}</b></div><div class="axis">{ticks}{marks}</div>'
-        f"<small>{side} the threshold {subject.threshold:.4g} (dashed)</small></div><div>{expected(subject)}</div></div>"
+        f"<small>{side} the threshold {subject.threshold:.4g} (dotted)</small></div><div>{expected(subject)}</div></div>"
     )
 
 
@@ -45,7 +45,7 @@ def _place(p: float) -> float:
 
 
 def expected(subject: Subject) -> str:
-    """The errors to expect at the threshold: of validation as the checkpoint says, of the bundled pictures as counted."""
+    """The errors to expect at the threshold: of validation as the checkpoint says, of the examples as counted."""
     lines = [["errors to expect", "wrong", "rate [95 %]"]]
     for r in error_rates(subject.model.about):
         what = "reals called fake" if r["of"] == "reals" else "fakes of the seen generator missed"
@@ -55,7 +55,7 @@ def expected(subject: Subject) -> str:
         lines.append(["validation: this checkpoint does not say", "", ""])
     for group, (wrong, n) in bundled_errors(subject).items():
         what = "called fake" if group == "reals" else "missed"
-        lines.append([f"bundled: {group} {what}", f"{wrong} of {n}", f"{wrong / n:.0%}"])
+        lines.append([f"examples: {group} {what}", f"{wrong} of {n}", f"{wrong / n:.0%}"])
     return f"{rows_html(lines)}<small>{NOTE}</small>"
 
 
@@ -67,29 +67,33 @@ def maps(look: Look, subject: Subject) -> str:
     if look.D_s is None:
         tiles.append(f"<figure><figcaption>a {escape(subject.model.kind)} checkpoint has no D_s</figcaption></figure>")
     else:
-        scale = bar("viridis", "0", f"{subject.bright:.2f}, the largest of the bundled")
-        tiles.append(tile(heat(look.D_s, subject.bright), f"D_s, mean {look.D_s.mean():.3f}; {usual(subject)}", scale))
+        scale = bar("viridis", "0", f"{subject.bright:.2f}")
+        tiles.append(tile(heat(look.D_s, subject.bright), f"D_s, mean {look.D_s.mean():.3f}; means of {usual(subject)}", scale))
+    return _row(tiles)
+
+
+def _row(tiles: list[str]) -> str:
     return f'<div class="row">{"".join(tiles)}</div>'
 
 
 def usual(subject: Subject) -> str:
-    """The mean D_s of bundled reals and fakes, to compare one picture's with."""
+    """The mean D_s of the bundled reals and fakes, to compare one picture's with."""
     parts = []
     for label, name in enumerate(("reals", "fakes")):
         values = [r["D_s"] for r in subject.examples if r["sample"].label == label and r["D_s"] is not None]
         if values:
-            parts.append(f"{len(values)} bundled {name}: {min(values):.2f} to {max(values):.2f}")
-    return ", ".join(parts)
+            parts.append(f"{len(values)} {name} {min(values):.2f}-{max(values):.2f}")
+    return "the examples: " + ", ".join(parts)
 
 
 def cam_tile(look: Look, cam: Cam | None, branch: str) -> str:
     """CAM towards fake over the picture. cam: of this look, or None while it is not there yet."""
     seen = pixels_of(look.x[0])
     if cam is None:
-        return tile(as_bytes(0.35 * seen), f"CAM ({branch}) follows when you rest", bar("inferno", "none", ""))
+        return _row([tile(as_bytes(0.35 * seen), f"CAM ({branch}) follows when you rest", bar("inferno", "none", ""))])
     peak = float(cam.peak[0])
     said = f"peak {peak:.2g} logits a position" if peak > 0 else "empty: nothing speaks for fake"
-    return tile(over(seen, cam.map[0]), f"CAM towards fake ({branch}): {said}", bar("inferno", "none", "its peak"))
+    return _row([tile(over(seen, cam.map[0]), f"CAM towards fake ({branch}): {said}", bar("inferno", "none", "its peak"))])
 
 
 def near(look: Look, subject: Subject) -> str:
@@ -105,11 +109,9 @@ def near(look: Look, subject: Subject) -> str:
         where = "the photographs' patches that they are tokens of"
     else:
         where = "by their numbers, since nothing here tells which photographs they come from"
-    head = (
-        f"The most discrepant patches, and the real tokens of the bank nearest to each: {where}. Below: number of "
-        f"{len(subject.model.f_s)}, by rising divergence, and distance in spreads of the bank."
-    )
-    return f"<div>{head}</div>{''.join(lines)}"
+    head = f"The most discrepant patches and, nearest to each, real tokens of the bank: {where}."
+    note = f"Number of {len(subject.model.f_s)}, by rising divergence; distance in spreads of the bank."
+    return f"<div><b>{head}</b> <small>{note}</small></div>{''.join(lines)}"
 
 
 def _tokens(row: Near, subject: Subject) -> str:

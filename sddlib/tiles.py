@@ -17,33 +17,34 @@ from .figures import surroundings
 TILE = 176  # pixels of a picture on the screen
 FRAME = (255, 255, 0)
 STYLE = """<style>
-.sdd {font-size: 13px; line-height: 1.45; color: var(--jp-ui-font-color1, #222); max-width: 800px}
-.sdd small, .sdd figcaption {font-size: 12px; opacity: .85; line-height: 1.35}
-.sdd .card {border-left: 8px solid; padding: 4px 0 4px 14px; display: flex; gap: 26px; flex-wrap: wrap; align-items: center}
-.sdd .big {font-size: 34px; font-weight: 700; line-height: 1.1; letter-spacing: .02em}
-.sdd .axis {position: relative; height: 12px; width: 260px; border-radius: 6px; margin: 6px 0 16px;
+.sdd, .sdd .widget-html-content {font-size: 13px; line-height: 1.4; color: var(--jp-ui-font-color1, #222)}
+.sdd small, .sdd figcaption {font-size: 12px; opacity: .85; line-height: 1.3}
+.sdd figcaption {padding-top: 3px}
+.sdd .card {border-left: 8px solid; padding: 2px 0 2px 14px; display: flex; gap: 34px; flex-wrap: wrap; align-items: center}
+.sdd .big {font-size: 36px; font-weight: 700; line-height: 1.1; letter-spacing: .02em}
+.sdd .axis {position: relative; height: 12px; width: 260px; border-radius: 6px; margin: 8px 0 20px;
   background: linear-gradient(90deg, #0072B2, #bcd3e2 48%, #f0cdb4 52%, #D55E00)}
-.sdd .axis i {position: absolute; top: -4px; height: 20px; width: 4px; margin-left: -2px; background: #111;
-  border: 1px solid #fff}
-.sdd .axis u {position: absolute; top: 0; height: 12px; border-left: 2px dashed #111}
-.sdd .axis span {position: absolute; top: 13px; transform: translateX(-50%); font-size: 11px; opacity: .8}
-.sdd table {border-collapse: collapse; margin: 0}
-.sdd td, .sdd th {padding: 1px 12px 1px 0; text-align: left; font-size: 12px; font-weight: normal; white-space: nowrap}
-.sdd th {border-bottom: 1px solid #8886; opacity: .8}
-.sdd .row {display: flex; gap: 14px; flex-wrap: wrap; margin-top: 10px}
+.sdd .axis i {position: absolute; top: -5px; height: 22px; width: 5px; margin-left: -3px; background: #111; border-radius: 2px;
+  outline: 1px solid #fff}
+.sdd .axis u {position: absolute; top: 0; height: 12px; margin-left: -1px; border-left: 2px dotted #111}
+.sdd .axis span {position: absolute; top: 14px; transform: translateX(-50%); font-size: 11px; opacity: .8}
+.sdd table {border-collapse: collapse; margin: 0 0 3px}
+.sdd td, .sdd th {padding: 1px 14px 1px 0; text-align: left; font-size: 12px; font-weight: normal; white-space: nowrap}
+.sdd th {border-bottom: 1px solid #8888; opacity: .8}
+.sdd .row {display: flex; gap: 14px; flex-wrap: wrap; margin: 12px 14px 8px 0}
 .sdd figure {margin: 0; width: 176px}
 .sdd figure img {width: 176px; height: 176px; object-fit: contain; image-rendering: pixelated; display: block;
   background: #8882}
-.sdd .near {display: flex; gap: 8px; align-items: flex-start; margin-top: 6px}
-.sdd .near figure {width: 76px} .sdd .near figure img, .sdd .near .none {width: 76px; height: 76px}
+.sdd .near {display: flex; gap: 8px; align-items: flex-start; margin-top: 7px}
+.sdd .near figure {width: 84px} .sdd .near figure img, .sdd .near .none {width: 84px; height: 84px}
 .sdd .near .none {background: #8882; display: flex; align-items: center; justify-content: center; opacity: .8}
-.sdd .scale {height: 8px; margin-top: 3px} .sdd .ends {display: flex; justify-content: space-between; font-size: 11px}
+.sdd .to {padding: 30px 6px 0; font-size: 18px}
+.sdd .scale {height: 8px; margin-top: 4px} .sdd .ends {display: flex; justify-content: space-between; font-size: 11px}
 .sdd .history {max-height: 190px; overflow-y: auto}
-.sdd .to {padding-top: 28px}
-.sdd .drop, .sdd-open .drop {border: 2px dashed #888; border-radius: 8px; padding: 2px 18px; text-align: center; cursor: copy;
-  line-height: 24px}
+.sdd .wrong {color: #b00020; font-weight: 600} .sdd .said {opacity: .8}
 .sdd-open {align-items: center}
-.sdd .wrong {color: #b00020; font-weight: 600} .sdd .said {opacity: .75}
+.sdd-open .drop {border: 2px dashed #888; border-radius: 8px; padding: 0 22px; text-align: center; cursor: copy;
+  line-height: 26px}
 </style>"""
 
 

@@ -1,7 +1,6 @@
 """Pictures that come through the browser: from the file dialog or dropped on a field, each a name and the file's content."""
 
 import base64
-import binascii
 import json
 from pathlib import PurePath
 
@@ -36,14 +35,15 @@ def dropped(text: str) -> tuple[str, bytes]:
     """(name, content) of a file that DROP has written as text, or an SDDError that says why not."""
     try:
         facts = json.loads(text)
-        if "content" not in facts:
-            raise SDDError(
-                f"{facts['name']} has {facts['size'] / 1e6:.1f} MB and at most {LIMIT / 1e6:g} MB can be dropped; name its "
-                "path in the parameter `image`"
-            )
-        return str(facts["name"]), base64.b64decode(facts["content"], validate=True)
-    except (ValueError, KeyError, TypeError, binascii.Error):
+        name, content = str(facts["name"]), facts.get("content")
+        if content is not None:
+            return name, base64.b64decode(content, validate=True)
+        size = facts["size"] / 1e6
+    except (ValueError, KeyError, TypeError):
         raise SDDError("what was dropped is no file that the browser could read; choose it with the button") from None
+    raise SDDError(
+        f"{name} has {size:.1f} MB and at most {LIMIT / 1e6:g} MB can be dropped; name its path in the parameter `image`"
+    )
 
 
 def picture_of(name: str, content: bytes) -> tuple[str, Image.Image]:
