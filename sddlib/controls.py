@@ -20,7 +20,7 @@ PRIVATE = (
 
 def sliders() -> dict[str, w.Widget]:
     """A slider for every field of `edits.Edits`."""
-    look = {"style": {"description_width": "100px"}, "layout": w.Layout(width="300px")}
+    look = {"style": {"description_width": "92px"}, "layout": w.Layout(width="280px")}
     made = {
         "jpeg": w.SelectionSlider(options=QUALITIES, value=0, description="JPEG quality", **look),
         "blur": w.FloatSlider(0, min=0, max=4, step=0.1, description="blur, px", readout_format=".1f", **look),
@@ -41,14 +41,14 @@ def labels(samples: list[Sample], seen: list[str]) -> list[tuple[str, int]]:
 def controls(checkpoints: dict[str, Path], first: Path, picture: int) -> SimpleNamespace:
     """All widgets, not yet joined to anything. checkpoints: name -> file, first: the one chosen; picture: index of the sample
     chosen, or OWN. shown: HTML by name; box: the whole."""
-    plain = {"style": {"description_width": "80px"}, "layout": w.Layout(width="430px")}
+    plain = {"style": {"description_width": "80px"}, "layout": w.Layout(width="410px")}
     c = SimpleNamespace(sliders=sliders(), drop=w.Textarea(layout=w.Layout(display="none")))
     c.checkpoint = w.Dropdown(options=list(checkpoints.items()), value=first, description="checkpoint", **plain)
     c.picture = w.Dropdown(options=[("", picture)], value=picture, description="picture", **plain)
-    c.upload = w.FileUpload(accept="image/*", description="Choose an image", layout=w.Layout(width="180px"))
+    c.upload = w.FileUpload(accept="image/*", description="Choose an image", layout=w.Layout(width="170px"))
     c.branch = w.ToggleButtons(options=["tokens"], style={"button_width": "68px"}, layout=w.Layout(width="auto"))
     c.reset, c.save = w.Button(description="Undo all changes"), w.Button(description="Save as CSV")
-    c.shown = {name: w.HTML() for name in ("message", "card", "maps", "cam", "near", "table", "saved")}
+    c.shown = {name: w.HTML() for name in ("message", "card", "maps", "near", "table", "saved", "private")}
     c.box = _layout(c)
     return c
 
@@ -57,13 +57,14 @@ def _layout(c: SimpleNamespace) -> w.Widget:
     shown = c.shown
     for panel in shown.values():
         panel.add_class("sdd")
+    shown["private"].value = PRIVATE
     opened = w.HBox([c.upload, w.HTML(DROP), c.drop])
     opened.add_class("sdd-open")
-    moved = w.VBox([*c.sliders.values(), c.reset, w.HTML("<b>CAM at</b>"), c.branch], layout=w.Layout(min_width="310px"))
-    seen = w.VBox([shown["card"], w.HBox([shown["maps"], shown["cam"]]), shown["near"]])
+    moved = w.VBox([*c.sliders.values(), c.reset, w.HTML("<b>CAM at</b>"), c.branch], layout=w.Layout(min_width="290px"))
+    seen = w.VBox([shown["card"], shown["maps"], shown["near"]])
     history = w.VBox([w.HBox([w.HTML("<b>What was looked at</b>"), c.save, shown["saved"]]), shown["table"]])
     top = w.HBox([w.VBox([c.checkpoint, c.picture]), w.VBox([opened, shown["message"]])])
     body = w.HBox([moved, seen], layout=w.Layout(margin="8px 0"))
-    box = w.VBox([w.HTML(STYLE), top, body, history, w.HTML(PRIVATE)])
+    box = w.VBox([w.HTML(STYLE), top, body, history, shown["private"]])
     box.add_class("sdd-explorer")
     return box

@@ -59,20 +59,23 @@ def expected(subject: Subject) -> str:
     return f"{rows_html(lines)}<small>{NOTE}</small>"
 
 
-def maps(look: Look, subject: Subject) -> str:
-    """The picture, what the detector saw of it, and D_s."""
+def maps(look: Look, subject: Subject, cam: Cam | None = None, branch: str = "tokens") -> str:
+    """The picture, what the detector saw of it, D_s, CAM. cam: of this look at `branch`, or None while it is not there yet."""
     seen, (w, h) = pixels_of(look.x[0]), look.picture.size
     tiles = [tile(framed(look.picture, look.window), f"picture, {w}x{h} px; framed: what is scored")]
     tiles.append(tile(as_bytes(seen), f"what the detector sees, {len(seen)}x{len(seen)} px"))
     if look.D_s is None:
         tiles.append(f"<figure><figcaption>a {escape(subject.model.kind)} checkpoint has no D_s</figcaption></figure>")
     else:
-        scale = bar("viridis", "0", f"{subject.bright:.2f}")
+        scale = bar("viridis", "0", f"{subject.bright:.2f} and above")
         tiles.append(tile(heat(look.D_s, subject.bright), f"D_s, mean {look.D_s.mean():.3f}; means of {usual(subject)}", scale))
-    return _row(tiles)
-
-
-def _row(tiles: list[str]) -> str:
+    if cam is None:
+        tiles.append(tile(as_bytes(0.35 * seen), f"CAM ({branch}) follows when you rest", bar("inferno", "none", "")))
+    else:
+        peak = float(cam.peak[0])
+        said = f"peak {peak:.2g} logits a position" if peak > 0 else "empty: nothing speaks for fake"
+        scale = bar("inferno", "none", "its peak")
+        tiles.append(tile(over(seen, cam.map[0]), f"CAM towards fake ({branch}): {said}", scale))
     return f'<div class="row">{"".join(tiles)}</div>'
 
 
@@ -84,16 +87,6 @@ def usual(subject: Subject) -> str:
         if values:
             parts.append(f"{len(values)} {name} {min(values):.2f}-{max(values):.2f}")
     return "the examples: " + ", ".join(parts)
-
-
-def cam_tile(look: Look, cam: Cam | None, branch: str) -> str:
-    """CAM towards fake over the picture. cam: of this look, or None while it is not there yet."""
-    seen = pixels_of(look.x[0])
-    if cam is None:
-        return _row([tile(as_bytes(0.35 * seen), f"CAM ({branch}) follows when you rest", bar("inferno", "none", ""))])
-    peak = float(cam.peak[0])
-    said = f"peak {peak:.2g} logits a position" if peak > 0 else "empty: nothing speaks for fake"
-    return _row([tile(over(seen, cam.map[0]), f"CAM towards fake ({branch}): {said}", bar("inferno", "none", "its peak"))])
 
 
 def near(look: Look, subject: Subject) -> str:

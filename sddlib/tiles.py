@@ -14,15 +14,15 @@ from .data import MEAN, STD
 from .edits import Box
 from .figures import surroundings
 
-TILE = 176  # pixels of a picture on the screen
+TILE = 156  # pixels of a picture on the screen
 FRAME = (255, 255, 0)
 STYLE = """<style>
 .sdd, .sdd .widget-html-content {font-size: 13px; line-height: 1.4; color: var(--jp-ui-font-color1, #222)}
 .sdd small, .sdd figcaption {font-size: 12px; opacity: .85; line-height: 1.3}
 .sdd figcaption {padding-top: 3px}
-.sdd .card {border-left: 8px solid; padding: 2px 0 2px 14px; display: flex; gap: 34px; flex-wrap: wrap; align-items: center}
+.sdd .card {border-left: 8px solid; padding: 2px 0 2px 14px; display: flex; gap: 26px; flex-wrap: wrap; align-items: center}
 .sdd .big {font-size: 36px; font-weight: 700; line-height: 1.1; letter-spacing: .02em}
-.sdd .axis {position: relative; height: 12px; width: 260px; border-radius: 6px; margin: 8px 0 20px;
+.sdd .axis {position: relative; height: 12px; width: 230px; border-radius: 6px; margin: 8px 0 20px;
   background: linear-gradient(90deg, #0072B2, #bcd3e2 48%, #f0cdb4 52%, #D55E00)}
 .sdd .axis i {position: absolute; top: -5px; height: 22px; width: 5px; margin-left: -3px; background: #111; border-radius: 2px;
   outline: 1px solid #fff}
@@ -31,9 +31,9 @@ STYLE = """<style>
 .sdd table {border-collapse: collapse; margin: 0 0 3px}
 .sdd td, .sdd th {padding: 1px 14px 1px 0; text-align: left; font-size: 12px; font-weight: normal; white-space: nowrap}
 .sdd th {border-bottom: 1px solid #8888; opacity: .8}
-.sdd .row {display: flex; gap: 14px; flex-wrap: wrap; margin: 12px 14px 8px 0}
-.sdd figure {margin: 0; width: 176px}
-.sdd figure img {width: 176px; height: 176px; object-fit: contain; image-rendering: pixelated; display: block;
+.sdd .row {display: flex; gap: 14px; margin: 12px 0 8px}
+.sdd figure {margin: 0; width: 156px; flex: none}
+.sdd figure img {width: 156px; height: 156px; object-fit: contain; image-rendering: pixelated; display: block;
   background: #8882}
 .sdd .near {display: flex; gap: 8px; align-items: flex-start; margin-top: 7px}
 .sdd .near figure {width: 84px} .sdd .near figure img, .sdd .near .none {width: 84px; height: 84px}

@@ -70,16 +70,15 @@ class Explorer:
         """Verdict, maps and tokens of the picture with the sliders' edits."""
         began, shown = time.perf_counter(), self.c.shown
         self.looked = look(self.subject, self.picture, self.edits, **self.counts)
-        for name, panel in (("card", panels.card), ("maps", panels.maps), ("near", panels.near)):
-            shown[name].value = panel(self.looked, self.subject)
-        shown["cam"].value = panels.cam_tile(self.looked, None, self.c.branch.value)
+        shown["card"].value, shown["near"].value = (panel(self.looked, self.subject) for panel in (panels.card, panels.near))
+        shown["maps"].value = panels.maps(self.looked, self.subject, None, self.c.branch.value)
         self.seconds = time.perf_counter() - began
 
     def settle(self) -> None:
         """CAM of what was scored last, and its row in the history."""
         began, branch = time.perf_counter(), self.c.branch.value
         found = cam(self.subject.model, self.looked.x.to(self.device), branch)
-        self.c.shown["cam"].value = panels.cam_tile(self.looked, found, branch)
+        self.c.shown["maps"].value = panels.maps(self.looked, self.subject, found, branch)
         history.add(self.rows, history.entry(self.name, self.edits, self.looked, self.subject))
         self.c.shown["table"].value = history.table(self.rows)
         seconds = time.perf_counter() - began

@@ -278,7 +278,8 @@ def test_panels_show_verdict_score_errors_and_maps(subject):
     assert f"D_s, mean {seen.D_s.mean():.3f}" in panels.maps(seen, subject)
     assert panels.near(seen, subject).count("<img") == 2 * (1 + 3)
     found = cam(subject.model, seen.x, "tokens")
-    assert ("empty" in panels.cam_tile(seen, found, "tokens")) == (found.peak[0] == 0)
+    assert "follows when you rest" in panels.maps(seen, subject)
+    assert ("empty" in panels.maps(seen, subject, found)) == (found.peak[0] == 0)
 
 
 def test_tokens_without_an_image_are_named_by_number(subject, place, tmp_path):
@@ -299,9 +300,10 @@ def test_a_png_holds_the_pixels_and_the_frame_lies_around_the_window():
     pixels = np.asarray(noise(7, 5))
     content = base64.b64decode(tiles.uri(pixels).partition(",")[2])
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content))), pixels)
-    small = tiles.framed(Image.new("RGB", (352, 176)), (176, 0, 352, 176))
-    assert small.shape == (88, 176, 3)
-    assert (small[[0, -1], 88:] == tiles.FRAME).all() and (small[:, [88, -1]] == tiles.FRAME).all() and not small[:, :88].any()
+    side = tiles.TILE
+    small = tiles.framed(Image.new("RGB", (2 * side, side)), (side, 0, 2 * side, side))
+    assert small.shape == (side // 2, side, 3) and not small[:, : side // 2].any()
+    assert (small[[0, -1], side // 2 :] == tiles.FRAME).all() and (small[:, [side // 2, -1]] == tiles.FRAME).all()
 
 
 def test_names_from_outside_are_harmless(subject, place, tmp_path):
@@ -408,7 +410,8 @@ def test_the_first_picture_needs_no_click(place, tmp_path):
     explorer = play(place, tmp_path, lambda e: asyncio.sleep(0))
     (row,) = explorer.rows
     assert row["image"] == "a_0.png" and row["score"] == pytest.approx(explorer.subject.examples[0]["score"], abs=1e-6)
-    assert all(explorer.c.shown[name].value for name in ("card", "maps", "cam", "near", "table", "message"))
+    assert all(explorer.c.shown[name].value for name in ("card", "maps", "near", "table", "message"))
+    assert "CAM towards fake (tokens)" in explorer.c.shown["maps"].value
 
 
 def test_a_moved_slider_is_scored_once_when_it_rests(place, tmp_path, monkeypatch):
@@ -484,7 +487,7 @@ def test_pictures_are_chosen_changes_undone_and_the_history_saved(place, tmp_pat
     explorer = play(place, tmp_path, act)
     rows = list(csv.DictReader((tmp_path / history.NAME).open(newline="")))
     assert [(r["number"], r["jpeg"]) for r in rows] == [("1", "0"), ("2", "10"), ("3", "0")]
-    assert str(tmp_path) in explorer.c.shown["saved"].value and "(pixels)" in explorer.c.shown["cam"].value
+    assert str(tmp_path) in explorer.c.shown["saved"].value and "(pixels)" in explorer.c.shown["maps"].value
 
 
 def test_a_named_picture_comes_first_and_menus_tell_seen_from_unseen(place, tmp_path):
