@@ -19,6 +19,7 @@ from sddlib.detector import Detector  # noqa: E402
 from sddlib.evaluate import read_scores, score_paths, table  # noqa: E402
 from sddlib.fitting import choose  # noqa: E402
 from sddlib.layouts import read_benchmark  # noqa: E402
+from sddlib.origins import read_origins  # noqa: E402
 from sddlib.profiles import ROOT, read_json  # noqa: E402
 from sddlib.recipes import subset  # noqa: E402
 from sddlib.runs import find_run  # noqa: E402
@@ -88,6 +89,8 @@ def ship(run: Path, target: Path) -> float:
     """Save the run's SDD as `target` in half precision; returns the largest change of a score. Errors leave no new file."""
     rows = read_scores(run / "scores" / "sdd.csv")
     model = Detector.load(run / "checkpoints" / "sdd.safetensors")
+    if origins := read_origins(model, run / "checkpoints" / "sdd.safetensors"):  # an older run says it in its bank's file only
+        model.about["bank"] = [f"{o.file}#{o.patch}" for o in origins]
     target.parent.mkdir(parents=True, exist_ok=True)
     trial = target.with_name(f"trial-{target.name}")
     root = (ROOT / model.about["manifest"]).parent  # what the paths of the rows start at

@@ -84,6 +84,16 @@ def js_histogram(bank):
     return fig, {"all": bank.js_all, "chosen": bank.js}
 
 
+def surroundings(pixels: np.ndarray, at: int, g: int) -> tuple[np.ndarray, int]:
+    """(patch `at` of a g*g grid with one and a half patches around it, how far it lies from the sides). pixels: (H, H, 3) in
+    0..1; light grey lies outside the image."""
+    patch = len(pixels) // g
+    reach = patch + patch // 2
+    wide = np.pad(pixels, ((reach, reach), (reach, reach), (0, 0)), constant_values=0.93)
+    row, column = (i * patch for i in divmod(at, g))
+    return wide[row : row + patch + 2 * reach, column : column + patch + 2 * reach], reach
+
+
 def bank_patches(bank, samples, image_size: int, g: int, count: int = 24):
     """The image patches behind `count` tokens evenly spaced in the bank, by rising divergence, each within its
     surroundings. samples: the images that the bank was drawn from, in its order. Data: positions in the bank."""
@@ -97,11 +107,8 @@ def bank_patches(bank, samples, image_size: int, g: int, count: int = 24):
     for ax, j in zip(axes.flat, shown, strict=False):
         image, at = divmod(int(bank.index[j]), g * g)
         x = to_input(decode(samples[image].path), image_size) * STD + MEAN  # (3, H, W)
-        reach = patch + patch // 2
-        around = ((0, 0), (reach, reach), (reach, reach))
-        x = np.pad(x.clamp(0, 1).numpy(), around, constant_values=0.93)  # grey lies outside the image
-        row, column = (i * patch for i in divmod(at, g))
-        ax.imshow(x[:, row : row + patch + 2 * reach, column : column + patch + 2 * reach].transpose(1, 2, 0))
+        around, reach = surroundings(x.clamp(0, 1).permute(1, 2, 0).numpy(), at, g)
+        ax.imshow(around)
         ax.add_patch(plt.Rectangle((reach - 0.5, reach - 0.5), patch, patch, fill=False, color="yellow", lw=1.2))
         ax.set_title(f"{bank.js[j]:.3f}", fontsize=7)
     fig.suptitle(

@@ -20,11 +20,12 @@ from .data import Sample, data_hash
 from .detector import Detector
 from .layouts import benchmark_root, read_benchmark
 from .optim import TrainConfig
+from .origins import DRAWN, written
 from .parallel import alone, pick_device, rank, wait, world
 from .plan import MemoryPlan, memory_plan
 from .presets import Preset, get_preset
 from .randomness import seed_everything
-from .recipes import bank_settings, encoder, load_bank, sample_bank, save_bank, subset, trained, validation_facts
+from .recipes import bank_files, bank_settings, encoder, load_bank, sample_bank, save_bank, subset, trained, validation_facts
 from .resume import States
 from .scorer import Scorer
 from .train import train
@@ -156,6 +157,8 @@ def fit(job: Job, kind: str, bank: TokenBank | None = None, log: Callable[[str],
             if rank() == 0:
                 log(step_memory(job, model).text())
             found = {"history": train(model, job.train_set, job.val_set, config, job.source["image_size"], log, states)}
+        if kind == "sdd" and job.preset.bank in DRAWN:
+            found["bank"] = written(bank.index, bank_files(job.chosen, job.root), model.backbone.N)
         return model, {
             **job.facts,
             **found,

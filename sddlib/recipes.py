@@ -95,12 +95,16 @@ def bank_settings(samples: list[Sample], preset: Preset, seed: int, source: dict
     return {**source, **facts, "seed": seed, "images": len(reals), "data": data_hash(reals), "photos": photos}
 
 
+def bank_files(samples: list[Sample], root: Path) -> list[str]:
+    """The images whose tokens a bank's positions count, in their order; names are relative to root."""
+    return [os.path.relpath(s.path, root) for s in training_reals(samples)]
+
+
 def save_bank(bank: TokenBank, path: Path, settings: dict, samples: list[Sample], root: Path) -> None:
     """PATH (safetensors) and PATH.json: which images, backbone, reference and seed made it. Names are relative to root."""
     tensors = {"f_s": bank.f_s, "reference": bank.reference, "js_all": torch.from_numpy(bank.js_all)}
     tensors |= {"index": torch.from_numpy(np.asarray(bank.index)), "js": torch.from_numpy(bank.js)}
-    files = [os.path.relpath(s.path, root) for s in training_reals(samples)]
-    facts = {"settings": settings, "empty": bank.empty, "version": __version__, "files": files}
+    facts = {"settings": settings, "empty": bank.empty, "version": __version__, "files": bank_files(samples, root)}
     try:
         with replaced(path) as part:
             save_file({k: v.contiguous() for k, v in tensors.items()}, part)

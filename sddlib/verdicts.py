@@ -14,6 +14,17 @@ COLUMNS = "path score verdict threshold width height format error".split()
 SHIPPED = ROOT / "data" / "checkpoints" / "sdd-mini.safetensors"
 
 
+def verdict(score: float, threshold: float) -> str:
+    """fake if score > threshold, else real."""
+    return "fake" if score > threshold else "real"
+
+
+def own_threshold(about: dict) -> float | None:
+    """The threshold that a checkpoint's JSON names, fitted on validation; None where it names none in 0..1."""
+    threshold = about.get("threshold")
+    return threshold if isinstance(threshold, float) and 0 <= threshold <= 1 else None
+
+
 def check_out(out: Path, inputs: list[Path], option: str = "--out") -> None:
     """Refuse, before anything is computed, a CSV that cannot be written or that would replace an input or a device."""
     if out.is_dir():
@@ -49,15 +60,13 @@ def score_to_csv(paths: list[str], out: Path, checkpoint: Path | None, threshold
     from .recipes import load_scorer  # heavy: not before it is needed
 
     model = load_scorer(checkpoint)
-    if threshold is None:
-        threshold = model.about.get("threshold")
-        if not isinstance(threshold, float) or not 0 <= threshold <= 1:
-            raise SDDError(f"{checkpoint.with_suffix('.json')} names no threshold in 0..1; give one with --threshold")
+    if threshold is None and (threshold := own_threshold(model.about)) is None:
+        raise SDDError(f"{checkpoint.with_suffix('.json')} names no threshold in 0..1; give one with --threshold")
     rows = []
     try:
         for row in iter_scores(model, files, batch):
-            verdict = "" if row["error"] else ("fake" if row["score"] > threshold else "real")
-            rows.append(row | {"threshold": threshold, "verdict": verdict})
+            found = "" if row["error"] else verdict(row["score"], threshold)
+            rows.append(row | {"threshold": threshold, "verdict": found})
     finally:  # also what was scored before a Ctrl-C
         if rows:
             write_csv(rows, out, COLUMNS)
