@@ -12,6 +12,9 @@ BASELINES = {
     "freqspec": "freqspec.FreqSpec",
     "univfd": "univfd.UnivFD",
     "npr": "npr.NPR",
+    "dire": "dire.DIRE",
+    "fatformer": "fatformer.FatFormer",
+    "fakeinversion": "fakeinversion.FakeInversion",
 }
 
 
