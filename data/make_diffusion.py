@@ -41,6 +41,7 @@ SCHEDULER = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_predict
 SIDES = (32, 96)  # of the squares in the photographs, in pixels; they are brought to one of:
 LOOKS = ((32, 16), (32, 16), (32, 16), (64, 4))  # (side, pictures) of a step, in turn
 STEPS, RATE, WARM, KEEP, SEED = 3000, 5e-4, 100, 0.997, 31
+SAVE = 250  # steps between states
 
 
 def squares(pictures: list[Image.Image], side: int, count: int, seed: tuple[int, ...]) -> Tensor:
@@ -105,7 +106,7 @@ def train(pictures: list[Image.Image], val: list[Image.Image], folder: Path, ste
             for slow, fast in zip(average.parameters(), unet.parameters(), strict=True):
                 slow.lerp_(fast, 1 - keep)
         shown.append(value.item())
-        if (step + 1) % 250 == 0 or step + 1 == steps:
+        if (step + 1) % SAVE == 0 or step + 1 == steps:
             held = validation_loss(average, scheduler, val)
             history.append({"step": step + 1, "loss": float(np.mean(shown)), "val_loss": held})
             pace = (time.process_time() - began) / (step + 1 - start)

@@ -72,3 +72,21 @@ def save_tokenizer(folder: Path) -> None:
     facts = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 12, "bos_token": WORDS[0], "eos_token": WORDS[1]}
     facts |= {"pad_token": WORDS[1], "unk_token": WORDS[1]}
     (folder / "tokenizer_config.json").write_text(json.dumps(facts))
+
+
+def captioner(folder: Path) -> Path:
+    """A BLIP of random weights that knows letters."""
+    from transformers import BertTokenizer, BlipConfig, BlipForConditionalGeneration, BlipImageProcessor, BlipProcessor
+
+    torch.manual_seed(0)
+    folder.mkdir()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", *"abcdefghijklmnopqrstuvwxyz"]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1, "projection_dim": 16}
+    marks = {"bos_token_id": 5, "sep_token_id": 3, "eos_token_id": 3, "pad_token_id": 0}
+    text = {**sizes, **marks, "vocab_size": len(words), "encoder_hidden_size": 16, "max_position_embeddings": 64}
+    config = BlipConfig(text_config=text, vision_config={**sizes, "image_size": 16, "patch_size": 8})
+    BlipForConditionalGeneration(config).save_pretrained(folder)
+    seen = BlipImageProcessor(size={"height": 16, "width": 16})
+    BlipProcessor(seen, BertTokenizer(str(folder / "vocab.txt"))).save_pretrained(folder)
+    return folder

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pipelines import SCHEDULER, pixel_file, pixel_folder, text_folder
+from pipelines import SCHEDULER, captioner, pixel_file, pixel_folder, text_folder
 
 from sddlib import SDDError
 from sddlib.baselines.diffusion import MINI, Diffusion, Networks, to_signed
@@ -159,6 +159,14 @@ def test_captions_are_asked_for_only_where_the_model_reads_text(models):
         FakeInversion(SIDE, weights=str(models.text), steps=2, width=4, cache="").prepare(picture())
     with pytest.raises(SDDError, match="there is no captioner .*nowhere"):
         FakeInversion(SIDE, weights=str(models.text), width=4, cache="", captioner="nowhere").prepare(picture())
+
+
+def test_a_folder_of_blip_is_a_caption_function(models, tmp_path):
+    model = FakeInversion(SIDE, weights=str(models.text), steps=1, cache="", captioner=str(captioner(tmp_path / "blip")))
+    said = [model.caption(picture(k)) for k in (0, 1, 0)]
+    assert said[0] and said[0] == said[2]
+    told = model.diffusion.maps_of(picture(), "cpu", said[0])
+    assert torch.equal(model.prepare(picture()), torch.cat(told))
 
 
 @pytest.mark.parametrize("kind", [DIRE, FakeInversion])
