@@ -155,14 +155,14 @@ def trained(kind: str, path: Path, settings: dict, make: Callable[[], tuple[Scor
         differ = [k for k in settings if about.get("settings", {}).get(k) != settings[k]]
         if not differ:
             print(f"{path.name}: already trained with these settings, loaded")
-            return SCORERS[kind].load(path)
+            return load_scorer(path)
         print(f"{path.name}: was trained with another {differ[0]}, training again")
     model, facts = make()
     if rank() == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         model.save(path, {**facts, "settings": settings})
     wait()
-    return SCORERS[kind].load(path)
+    return load_scorer(path)
 
 
 def check_trained_on(model: Stored, samples: list[Sample]) -> None:

@@ -10,7 +10,7 @@ from .weights import load_backbone
 
 
 class Scorer(Stored):
-    """A detector on a `backbone` that a `preset` describes. Subclasses say in `build` how they are made from both and a state."""
+    """A detector on a `backbone` that a `preset` describes. In `build` subclasses say how both and a state make them."""
 
     needs = frozenset({"preset", "backbone", "weights", "fingerprint"})
     backbone: Backbone

@@ -11,6 +11,7 @@ BASELINES = {
     "cooccurrence": "cooccurrence.Cooccurrence",
     "freqspec": "freqspec.FreqSpec",
     "univfd": "univfd.UnivFD",
+    "univfd_nearest": "univfd.UnivFDNearest",
     "npr": "npr.NPR",
     "dire": "dire.DIRE",
     "fatformer": "fatformer.FatFormer",

@@ -26,8 +26,8 @@ class Output(NamedTuple):
 class Baseline(Stored):
     """A detector of the literature. A subclass gives its names and settings, its network, and `forward(x).logit`.
 
-    Options are what its constructor takes besides image_size (px): literals that JSON can hold, handed on to `super().__init__`.
-    They and the state make the model again. Where `prepare` is costly, `views` limits training to that many crops an image,
+    Options are what its constructor takes besides image_size (px): literals that JSON can hold, handed on to `Baseline`. With
+    the state they make the model again. Where `prepare` is costly, `views` limits training to that many crops an image,
     prepared once. `prepare` may run networks of its own, without gradients and not in inference mode, on `device`.
     """
 
@@ -36,6 +36,7 @@ class Baseline(Stored):
     reference = ""  # who, where
     settings: dict = {}  # TrainConfig at the scale of `mini`; what validation was asked to choose is said where it is set
     views = 0
+    on_clip = False  # whether options name a `backbone` and its `weights`
     needs = frozenset({"options"})
 
     def __init__(self, image_size: int, **options):

@@ -20,6 +20,17 @@ from .lora import LinearOutput
 STRENGTHS = 10.0 ** np.arange(-3, 5)  # inverse L2 penalties tried; validation chooses
 
 
+@torch.no_grad()
+def fit_head(head: nn.Linear, X: np.ndarray, y: np.ndarray, X_val: np.ndarray, y_val: np.ndarray) -> dict:
+    """Logistic regression of labels y (n,) on features X (n, E), put into `head`; returns what validation chose."""
+    fits = [LogisticRegression(C=C, max_iter=5000).fit(X, y) for C in STRENGTHS]
+    losses = [log_loss(y_val, f.predict_proba(X_val)) for f in fits]
+    best = fits[int(np.argmin(losses))]
+    head.weight.copy_(torch.from_numpy(best.coef_))
+    head.bias.copy_(torch.from_numpy(best.intercept_))
+    return {"C": float(best.C), "val_bce": float(min(losses)), "val_acc": float(best.score(X_val, y_val))}
+
+
 class LinearProbe(Scorer):
     """Frozen CLIP, its projected embedding, a linear head fitted by logistic regression."""
 
@@ -70,13 +81,7 @@ class LinearProbe(Scorer):
             sets.append(self.embed_samples(crops, workers))
         X, y = np.concatenate([s[0] for s in sets]), np.concatenate([s[1] for s in sets])
         X_val, y_val = self.embed_samples(Crops(val, size, train=False), workers)
-        fits = [LogisticRegression(C=C, max_iter=5000).fit(X, y) for C in STRENGTHS]
-        losses = [log_loss(y_val, f.predict_proba(X_val)) for f in fits]
-        best = fits[int(np.argmin(losses))]
-        with torch.no_grad():
-            self.head.weight.copy_(torch.from_numpy(best.coef_))
-            self.head.bias.copy_(torch.from_numpy(best.intercept_))
-        return {"C": float(best.C), "val_bce": float(min(losses)), "val_acc": float(best.score(X_val, y_val))}
+        return fit_head(self.head, X, y, X_val, y_val)
 
     @classmethod
     def build(cls, backbone: Backbone, preset: Preset, state: dict[str, Tensor]) -> "LinearProbe":

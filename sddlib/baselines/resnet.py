@@ -24,14 +24,17 @@ def stage(inside: int, outside: int, stride: int) -> nn.Sequential:
 class SmallResNet(nn.Module):
     """`stages` of ResNet-18 with `width` channels in the first (64: torchvision's resnet18), and one logit.
 
-    channels: of the input; centred: whether first filters start without a mean, so that they see no brightness.
+    channels: of the input; centred: whether first filters start without a mean, so that they see no brightness; pool: a
+    max-pooling after the stem, as torchvision has it, for inputs whose finest detail says little.
     """
 
-    def __init__(self, channels: int = 3, width: int = 64, stages: int = 4, centred: bool = True):
+    def __init__(self, channels: int = 3, width: int = 64, stages: int = 4, centred: bool = True, pool: bool = False):
         super().__init__()
         if width < 1:
             raise SDDError(f"a CNN of width {width} has no channels; use 1 or more")
         self.stem = nn.Sequential(nn.Conv2d(channels, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(True))
+        if pool:
+            self.stem.append(nn.MaxPool2d(3, 2, 1))
         sizes = [width * 2**i for i in range(stages)]
         self.stages = nn.Sequential(
             *(stage(a, b, 1 if a == b else 2) for a, b in zip([width, *sizes[:-1]], sizes, strict=True))
@@ -45,7 +48,11 @@ class SmallResNet(nn.Module):
                 first = self.stem[0].weight  # (width, channels, 3, 3)
                 first -= first.mean((2, 3), keepdim=True)
 
+    def maps(self, x: Tensor) -> Tensor:
+        """x: (B, channels, H, W) -> the last stage (B, width * 2^(stages-1), H / 2^stages, W / 2^stages)."""
+        return self.stages(self.stem(x))
+
     def forward(self, x: Tensor) -> Output:
-        """x: (B, channels, H, W) -> logit (B,) and means over positions of the last stage (B, width * 2^(stages-1))."""
-        f = self.stages(self.stem(x)).mean((2, 3))
+        """x: (B, channels, H, W) -> logit (B,) and means over positions of the last stage."""
+        f = self.maps(x).mean((2, 3))
         return Output(self.head(f).squeeze(1), f)

@@ -1,0 +1,196 @@
+"""Every baseline trained and scored on one benchmark with several seeds: resumable, a small CSV and a JSON a training."""
+
+import csv
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .. import SDDError
+from ..data import Sample, data_hash, read_manifest
+from ..disk import replaced
+from ..evaluate import read_scores, score_samples
+from ..fitting import PRACTICAL
+from ..profiles import ROOT, read_json
+from ..randomness import seed_everything
+from ..recipes import load_scorer, subset, trained, validation_facts
+from ..report import NAMES
+from ..resume import States
+from ..runs import shown, versions, write_json
+from ..stored import Stored
+from . import BASELINES, baseline
+
+STORE = ROOT / "data" / "baselines"
+SCORED = ("val", "test")  # splits whose scores are kept: thresholds come from the first
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What trainings share. folder: of scores; work: of checkpoints; changes: of every TrainConfig; options: kind -> options of
+    its constructor that are not the defaults; source: {"backbone", "weights"} of those baselines that stand on a CLIP."""
+
+    manifest: Path
+    profile: str = "mini"
+    limit: int = 0
+    image_size: int = 112
+    folder: Path = STORE
+    work: Path = ROOT / "runs" / "baselines"
+    changes: dict = field(default_factory=dict)
+    options: dict = field(default_factory=dict)
+    source: dict = field(default_factory=dict)
+
+    def samples(self) -> list[Sample]:
+        return subset(read_manifest(self.manifest), self.limit)
+
+    def file(self, kind: str, seed: int) -> Path:
+        """The CSV of a training; its JSON lies beside it."""
+        return self.folder / f"{self.profile}_seed{seed}_{kind}.csv"
+
+    def seeds(self, kind: str) -> list[int]:
+        """Those whose scores are kept."""
+        found = [p.stem.split("_seed")[1].split("_")[0] for p in self.folder.glob(f"{self.profile}_seed*_{kind}.csv")]
+        return sorted(int(s) for s in found if self.file(kind, int(s)).with_suffix(".json").is_file())
+
+    def new(self, kind: str, seed: int) -> Stored:
+        """A fresh model, the same for the same seed."""
+        seed_everything(seed)
+        options = self.options.get(kind, {})
+        cls = baseline(kind)
+        return cls(self.image_size, **(self.source if getattr(cls, "on_clip", False) else {}), **options)
+
+    def settings(self, kind: str, seed: int) -> dict:
+        """All that scores depend on but the code; `new` is asked for the options, which a class may complete."""
+        config = {k: v for k, v in asdict(baseline(kind).config(seed, **self.changes)).items() if k not in PRACTICAL}
+        samples = [s for s in self.samples() if s.split in ("train", *SCORED)]
+        facts = {"kind": kind, "options": self.new(kind, seed).options, "image_size": self.image_size, "config": config}
+        return facts | {"images": data_hash(samples)}
+
+
+def check_kinds(kinds: Iterable[str]) -> list[str]:
+    """The kinds in the order of BASELINES, all if none is named; an unknown one is refused."""
+    for kind in kinds:
+        baseline(kind)
+    return [kind for kind in BASELINES if not kinds or kind in kinds]
+
+
+def sweep(
+    kinds: Iterable[str], seeds: list[int], trials: Trials, force: bool = False, say: Callable[[str], None] = print
+) -> int:
+    """Train and score every kind with every seed; what is there with the same settings is skipped, a training that was stopped
+    goes on. Returns how many were made."""
+    made = 0
+    for seed in seeds:
+        for kind in check_kinds(kinds):
+            file, settings = trials.file(kind, seed), trials.settings(kind, seed)
+            record = file.with_suffix(".json")
+            if not force and file.is_file() and record.is_file() and read_json(record).get("settings") == settings:
+                say(f"{kind}, seed {seed}: is there")
+                continue
+            model, facts = train_one(kind, seed, trials, settings, force, say)
+            keep(model, {"settings": settings, **facts}, file, trials)
+            ap, seconds = model.about["val"]["ap"], facts["train_seconds"]
+            say(f"{kind}, seed {seed}: validation AP {ap:.3f}, {seconds:.0f} s, {shown(file)}")
+            made += 1
+    return made
+
+
+def train_one(kind: str, seed: int, trials: Trials, settings: dict, force: bool, say: Callable) -> tuple[Stored, dict]:
+    """(the model out of its checkpoint, what training cost): loaded where a checkpoint with these settings lies."""
+    path = trials.work / f"{kind}-seed{seed}.safetensors"
+    samples = trials.samples()
+    parts = {split: [s for s in samples if s.split == split] for split in ("train", "val")}
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    states = States(path.with_suffix(".states"), key, say=say)
+
+    def make() -> tuple[Stored, dict]:
+        stopped = bool(states.files())
+        model, config = trials.new(kind, seed), baseline(kind).config(seed, **trials.changes)
+        begin = time.process_time(), time.perf_counter()
+        facts = model.fit(parts["train"], parts["val"], config, say, states)
+        cost = {"train_seconds": time.process_time() - begin[0], "train_wall": time.perf_counter() - begin[1]}
+        facts |= {"cost": cost | {"resumed": stopped, "threads": torch.get_num_threads()}}
+        facts |= {"seed": seed, "manifest": shown(trials.manifest), "data": data_hash(parts["train"] + parts["val"])}
+        facts["generators"] = sorted({s.generator for s in parts["train"] if s.label})
+        return model, facts | validation_facts(model, parts["val"], trials.manifest.parent)
+
+    model = trained(kind, path, settings, make, force)
+    states.clear()
+    return model, model.about["cost"]
+
+
+def keep(model: Stored, facts: dict, file: Path, trials: Trials) -> None:
+    """Score and write FILE and its JSON: facts, how large the model is, how long an image takes, what made it."""
+    samples = [s for s in trials.samples() if s.split in SCORED]
+    begin = time.process_time()
+    rows = score_samples(model, samples, trials.manifest.parent)
+    ms = 1000 * (time.process_time() - begin) / len(rows)
+    write_scores(rows, file, facts | model_facts(model) | {"ms_image": ms, "versions": versions()})
+
+
+def model_facts(model: Stored) -> dict:
+    """What a checkpoint says of itself, and its size: parameters, and those of them that training could change."""
+    own = {n for n, p in model.named_parameters()} & model.own_names()
+    sizes = {"parameters": sum(p.numel() for p in model.parameters())}
+    sizes["learned"] = sum(p.numel() for n, p in model.named_parameters() if n in own)
+    return sizes | {k: model.about[k] for k in ("threshold", "val", "sha256", "seed")}
+
+
+def write_scores(rows: list[dict], file: Path, facts: dict) -> None:
+    """FILE.csv with path and logit of every row, then FILE.json."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.with_suffix(".json").unlink(missing_ok=True)  # killed in between, new scores must not meet old facts
+    with replaced(file) as part, part.open("w", newline="", encoding="utf-8") as f:
+        writer = csv.writer(f, lineterminator="\n")
+        writer.writerow(["path", "logit"])
+        writer.writerows([r["path"], "" if r["score"] in (None, "") else f"{logit(r['score']):.6g}"] for r in rows)
+    write_json(file.with_suffix(".json"), facts)
+
+
+def logit(p: float) -> float:
+    """log(p / (1 - p)): where scores lie close to 0 or 1 a few digits of it still tell them apart."""
+    with np.errstate(divide="ignore"):
+        return float(np.log(p) - np.log1p(-p))
+
+
+def read_trials(trials: Trials, kinds: Iterable[str]) -> tuple[list[dict], dict]:
+    """(one dict a seed, kind -> rows as `evaluate.read_scores` gives them; (kind, seed) -> facts) of what is kept. Label,
+    generator and photograph come from the manifest, which must be the one that was scored."""
+    known = {os.path.relpath(s.path, trials.manifest.parent): s for s in trials.samples() if s.split in SCORED}
+    found, facts = {}, {}
+    for kind in kinds:
+        for seed in trials.seeds(kind):
+            found.setdefault(seed, {})[kind] = read_rows(trials.file(kind, seed), known)
+            facts[kind, seed] = read_json(trials.file(kind, seed).with_suffix(".json"))
+    return [found[seed] for seed in sorted(found)], facts
+
+
+def read_rows(file: Path, known: dict[str, Sample]) -> list[dict]:
+    """The rows of a kept file, completed from the samples by path."""
+    with file.open(newline="", encoding="utf-8") as f:
+        stored = [(r["path"], r["logit"]) for r in csv.DictReader(f)]
+    if [p for p, _ in stored] != list(known):
+        raise SDDError(f"{shown(file)} holds other images than this manifest; train and score again on this benchmark")
+    rows = []
+    for path, text in stored:
+        s = known[path]
+        facts = {"label": s.label, "generator": s.generator, "family": s.family, "split": s.split, "photo": s.photo}
+        rows.append({"path": path, **facts, "score": float(1 / (1 + np.exp(-np.float64(text)))) if text else None})
+    return rows
+
+
+def keep_run(run_dir: Path, seed: int, trials: Trials) -> None:
+    """Put the scores of SDD, LoRA and the probe of a run folder beside the baselines', with what made them."""
+    for method in NAMES:
+        model = load_scorer(run_dir / "checkpoints" / f"{method}.safetensors")
+        if model.about["seed"] != seed:
+            raise SDDError(f"{shown(run_dir)} was made with seed {model.about['seed']}, not {seed}; name it with its own seed")
+        rows = [r for r in read_scores(run_dir / "scores" / f"{method}.csv") if r["split"] in SCORED]
+        history = model.about.get("history", [])
+        facts = {"settings": model.about["settings"], "train_wall": sum(h["seconds"] for h in history)}
+        write_scores(rows, trials.file(method, seed), facts | model_facts(model) | {"versions": versions()})
