@@ -169,6 +169,13 @@ def test_a_folder_of_blip_is_a_caption_function(models, tmp_path):
     assert torch.equal(model.prepare(picture()), torch.cat(told))
 
 
+def test_only_the_centre_of_a_larger_crop_is_read(models):
+    large, options = picture(side=40), {"weights": str(models.file), "steps": 1, "width": 4, "cache": ""}
+    centre = DIRE(SIDE, side=0, **options).prepare(large.crop((12, 12, 28, 28)))
+    assert torch.equal(DIRE(40, side=SIDE, **options).prepare(large), centre)
+    assert DIRE(40, side=0, **options).prepare(large).shape == (3, 40, 40)
+
+
 @pytest.mark.parametrize("kind", [DIRE, FakeInversion])
 @pytest.mark.parametrize("width", [4, 0])
 def test_every_parameter_learns_and_none_of_them_is_the_diffusion_models(kind, width, models):

@@ -53,7 +53,7 @@ class FakeInversion(MapReader):
     settings = {"epochs": 16, "batch": 16, "lr": 2e-3, "patience": 8}
     channels, centred = 9, True
 
-    def __init__(self, image_size: int = 64, captioner: str = "", **options):
+    def __init__(self, image_size: int = 112, captioner: str = "", **options):
         super().__init__(image_size, captioner=captioner, **options)
 
     @cached_property

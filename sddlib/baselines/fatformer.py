@@ -120,6 +120,7 @@ class FatFormer(Baseline):
     reference = "Liu et al., CVPR 2024"
     settings = {"epochs": 3, "batch": 16, "lr": 4e-4}
     frozen = ("backbone.", "prompts.tower.")
+    on_clip = True
 
     def __init__(
         self,

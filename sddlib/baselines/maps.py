@@ -6,6 +6,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
+from ..data import cut
 from .base import Baseline, Output
 from .diffusion import MINI, Diffusion
 from .resnet import SmallResNet
@@ -28,9 +29,10 @@ class ResNet50(nn.Module):
 class MapReader(Baseline):
     """A residual network on what a diffusion model makes of a picture. Its training and its scores never move the latter.
 
-    weights: the diffusion model, as in `Diffusion`; never the one that made a test set's fakes. steps: of DDIM, each way.
-    width: channels of the small ResNet's first stage; 0: ResNet-50, as both papers have. cache: folder for the maps ("":
-    none). Of every training picture as many crops are read as `views` says, because each costs 2 * steps passes of the model.
+    side: px of the crop's centre that is read, all of a smaller crop; 0: all. weights: the diffusion model, as in `Diffusion`;
+    never the one that made a test set's fakes. steps: of DDIM, each way. width: channels of the small ResNet's first stage; 0:
+    ResNet-50, as both papers have. cache: folder for the maps ("": none). `views` crops of every training picture are read,
+    because each costs 2 * steps passes of the diffusion model.
     """
 
     channels = 3
@@ -38,9 +40,18 @@ class MapReader(Baseline):
     views = 1
 
     def __init__(
-        self, image_size: int = 64, weights: str = MINI, steps: int = 8, width: int = 16, cache: str = "runs", **options
+        self,
+        image_size: int = 112,
+        side: int = 64,
+        weights: str = MINI,
+        steps: int = 8,
+        width: int = 16,
+        cache: str = "runs",
+        **options,
     ):
-        super().__init__(image_size, weights=weights, steps=steps, width=width, cache=cache, **options)
+        known = {"side": side, "weights": weights, "steps": steps, "width": width, "cache": cache}
+        super().__init__(image_size, **known, **options)
+        self.side = min(side or image_size, image_size)
         self.diffusion = Diffusion(weights, steps, cache)
         self.net = SmallResNet(self.channels, width, centred=self.centred) if width else ResNet50(self.channels)
 
@@ -54,7 +65,8 @@ class MapReader(Baseline):
 
     @torch.no_grad()
     def prepare(self, crop: Image.Image) -> Tensor:
-        return self.read(*self.diffusion.maps_of(crop, self.device, self.caption(crop)))
+        seen = cut(crop, self.side)
+        return self.read(*self.diffusion.maps_of(seen, self.device, self.caption(seen)))
 
     def forward(self, x: Tensor) -> Output:
         """x: (B, channels, H, W) -> logit and the features that the last linear layer reads."""
