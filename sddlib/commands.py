@@ -96,6 +96,26 @@ def ablate(args) -> int:
     return 0
 
 
+def baselines(args) -> int:
+    """Train and score the paper's baselines with the sizes of a profile; what is stored with the same settings is skipped, a
+    training that was stopped goes on. --keep stores the scores of SDD, LoRA and the probe of finished runs beside them."""
+    from .baselines.trials import STORE, check_kinds, keep_run, profile_trials, sweep
+    from .profiles import parse_overrides
+    from .runs import find_run
+
+    folder = Path(args.out) if args.out else STORE
+    trials = profile_trials(args.profile, parse_overrides(args.p), folder)
+    for name in args.keep:
+        keep_run(find_run(name), trials)
+    if args.keep and not args.kinds:
+        return 0
+    kinds = check_kinds(args.kinds)
+    print(f"{', '.join(kinds)}; seeds {', '.join(map(str, args.seeds))}, profile {args.profile}", flush=True)
+    made = sweep(kinds, args.seeds, trials, args.force, lambda text: print(text, flush=True))
+    print(f"{made} made; scores: {folder}")
+    return 0
+
+
 def sweep(args) -> int:
     """Run a grid of runs (YAML, such as notebooks/grids/seeds.yaml); done ones are skipped. Exit code 1: some are not done."""
     from .sweeps import command

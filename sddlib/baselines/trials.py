@@ -17,15 +17,16 @@ from ..data import Sample, data_hash, read_manifest
 from ..disk import replaced
 from ..evaluate import read_scores, score_samples
 from ..fitting import PRACTICAL
-from ..profiles import ROOT, read_json
+from ..profiles import ROOT, all_parameters, check_overrides, read_json
 from ..randomness import seed_everything
 from ..recipes import load_scorer, subset, trained, validation_facts
 from ..report import NAMES
 from ..resume import States
-from ..runs import shown, versions, write_json
+from ..runs import RUNS, shown, versions, write_json
 from ..stored import Stored
 from . import BASELINES, baseline
 
+NOTEBOOK = "07_baselines"  # whose parameters are those of a call
 STORE = ROOT / "data" / "baselines"
 SCORED = ("val", "test")  # splits whose scores are kept: thresholds come from the first
 
@@ -40,7 +41,7 @@ class Trials:
     limit: int = 0
     image_size: int = 112
     folder: Path = STORE
-    work: Path = ROOT / "runs" / "baselines"
+    work: Path = RUNS / "baselines-mini"
     changes: dict = field(default_factory=dict)
     options: dict = field(default_factory=dict)
     source: dict = field(default_factory=dict)
@@ -70,6 +71,16 @@ class Trials:
         samples = [s for s in self.samples() if s.split in ("train", *SCORED)]
         facts = {"kind": kind, "options": self.new(kind, seed).options, "image_size": self.image_size, "config": config}
         return facts | {"images": data_hash(samples)}
+
+
+def profile_trials(profile: str, overrides: dict, folder: Path) -> Trials:
+    """The trials that notebook 07's parameters describe under a profile; their checkpoints go to runs/."""
+    check_overrides(overrides, [NOTEBOOK])
+    values = all_parameters(profile, NOTEBOOK, overrides)
+    sizes = {name: values[name] for name in ("limit", "image_size", "changes", "options")}
+    source = {"backbone": values["backbone"], "weights": values["weights"]}
+    name, work = Path(profile).stem, RUNS / f"baselines-{Path(profile).stem}"
+    return Trials(ROOT / values["manifest"], name, folder=folder, work=work, source=source, **sizes)
 
 
 def check_kinds(kinds: Iterable[str]) -> list[str]:
@@ -113,7 +124,9 @@ def train_one(kind: str, seed: int, trials: Trials, settings: dict, force: bool,
         model, config = trials.new(kind, seed), baseline(kind).config(seed, **trials.changes)
         begin = time.process_time(), time.perf_counter()
         facts = model.fit(parts["train"], parts["val"], config, say, states)
-        cost = {"train_seconds": time.process_time() - begin[0], "train_wall": time.perf_counter() - begin[1]}
+        history = facts.get("history", [])
+        cost = {"train_images": len(parts["train"]), **({"epochs": len(history)} if history else {})}
+        cost |= {"train_seconds": time.process_time() - begin[0], "train_wall": time.perf_counter() - begin[1]}
         facts |= {"cost": cost | {"resumed": stopped, "threads": torch.get_num_threads()}}
         facts |= {"seed": seed, "manifest": shown(trials.manifest), "data": data_hash(parts["train"] + parts["val"])}
         facts["generators"] = sorted({s.generator for s in parts["train"] if s.label})
@@ -184,13 +197,12 @@ def read_rows(file: Path, known: dict[str, Sample]) -> list[dict]:
     return rows
 
 
-def keep_run(run_dir: Path, seed: int, trials: Trials) -> None:
+def keep_run(run_dir: Path, trials: Trials) -> None:
     """Put the scores of SDD, LoRA and the probe of a run folder beside the baselines', with what made them."""
     for method in NAMES:
         model = load_scorer(run_dir / "checkpoints" / f"{method}.safetensors")
-        if model.about["seed"] != seed:
-            raise SDDError(f"{shown(run_dir)} was made with seed {model.about['seed']}, not {seed}; name it with its own seed")
         rows = [r for r in read_scores(run_dir / "scores" / f"{method}.csv") if r["split"] in SCORED]
         history = model.about.get("history", [])
-        facts = {"settings": model.about["settings"], "train_wall": sum(h["seconds"] for h in history)}
-        write_scores(rows, trials.file(method, seed), facts | model_facts(model) | {"versions": versions()})
+        facts = {"settings": model.about["settings"], "train_images": sum(s.split == "train" for s in trials.samples())}
+        facts |= {"train_wall": sum(h["seconds"] for h in history), "epochs": len(history)} if history else {}
+        write_scores(rows, trials.file(method, model.about["seed"]), facts | model_facts(model) | {"versions": versions()})
