@@ -1,5 +1,6 @@
 """DIRE and FakeInversion: what a diffusion model makes of a picture, and what reads it."""
 
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from pipelines import SCHEDULER, captioner, pixel_file, pixel_folder, text_folder
 
 from sddlib import SDDError
+from sddlib.baselines import baseline
 from sddlib.baselines.diffusion import MINI, Diffusion, Networks, to_signed
 from sddlib.baselines.dire import DIRE, dire
 from sddlib.baselines.fakeinversion import FakeInversion
@@ -92,7 +94,8 @@ def test_maps_are_made_once_and_read_as_they_were_made(models, tmp_path):
     read = reads.maps_of(picture(), "cpu")
     assert all(torch.equal(a, b) for a, b in zip(made, read, strict=True))
     assert "networks" not in reads.__dict__  # they were not even loaded
-    assert [f.suffix for f in makes.cache.iterdir()] == [".npy"]
+    (file,) = makes.cache.iterdir()
+    assert file.suffix == ".npy" and np.load(file).dtype == np.float16
 
 
 def test_maps_of_another_picture_caption_model_or_step_count_are_others(models, tmp_path):
@@ -112,6 +115,21 @@ def test_a_broken_map_is_one_sentence_that_names_it(models, tmp_path):
     file.write_bytes(file.read_bytes()[:200])
     with pytest.raises(SDDError, match=f"the map .*{file.name} is broken"):
         model.maps_of(picture(), "cpu")
+
+
+@pytest.mark.parametrize(("kind", "name"), [("fatformer", "pywt"), ("dire", "torchvision.models")])
+def test_a_library_that_is_missing_is_one_sentence(kind, name, monkeypatch):
+    monkeypatch.setitem(sys.modules, name, None)
+    for module in ("fatformer", "maps", "dire"):
+        monkeypatch.delitem(sys.modules, f"sddlib.baselines.{module}", raising=False)
+    with pytest.raises(SDDError, match=f"{kind} needs a library that is missing .*{name}.*extra `baselines`"):
+        baseline(kind)
+
+
+def test_without_diffusers_there_are_no_maps(models, monkeypatch):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(SDDError, match="needs diffusers .*extra `baselines`"):
+        Diffusion(str(models.file), 1).maps(torch.zeros(1, 3, SIDE, SIDE))
 
 
 @pytest.mark.parametrize("kind", [DIRE, FakeInversion])
