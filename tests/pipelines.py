@@ -56,7 +56,7 @@ def text_folder(folder: Path) -> Path:
     PNDMScheduler(beta_schedule="scaled_linear", steps_offset=1, skip_prk_steps=True).save_pretrained(folder / "scheduler")
     tower = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1}
     tower |= {"max_position_embeddings": 12, "vocab_size": len(WORDS), "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
-    CLIPTextModel(CLIPTextConfig(**tower)).save_pretrained(folder / "text_encoder")
+    CLIPTextModel(CLIPTextConfig(**tower)).half().save_pretrained(folder / "text_encoder")
     save_tokenizer(folder / "tokenizer")
     parts = {"unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"]}
     parts |= {"text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"]}

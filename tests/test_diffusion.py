@@ -151,6 +151,12 @@ def test_a_side_that_the_networks_cannot_halve_is_refused(models):
         Diffusion(str(models.text), 2).maps(torch.zeros(1, 3, 18, 18))
 
 
+@pytest.mark.parametrize("steps", [0, 1001, 2.5])
+def test_an_impossible_number_of_steps_is_refused(steps, models):
+    with pytest.raises(SDDError, match=f"{steps} DDIM steps are impossible"):
+        Diffusion(str(models.file), steps)
+
+
 def test_a_latent_model_reads_the_caption_and_gives_maps_as_large_as_the_picture(models):
     model = Diffusion(str(models.text), 2)
     one, same, other = (model.maps(to_signed(picture())[None], words) for words in ("a cat", "a cat", "a dog"))

@@ -88,7 +88,7 @@ def read_folder(folder: Path) -> Networks:
         except (OSError, ValueError, AttributeError, RuntimeError) as e:
             said = " ".join(str(e).split())[:200]
             raise SDDError(f"{part} of the pipeline {folder} cannot be read ({said}); save it again with safetensors") from None
-    nets = {k: v.eval().requires_grad_(False) if isinstance(v, nn.Module) else v for k, v in found.items()}
+    nets = {k: v.float().eval().requires_grad_(False) if isinstance(v, nn.Module) else v for k, v in found.items()}
     return Networks(scheduler=scheduler, **nets)
 
 
@@ -123,9 +123,8 @@ class Diffusion:
     @property
     def reads_text(self) -> bool:
         """Whether the model was trained with captions."""
-        return (
-            self.source.is_dir() and (read_json(self.source / "model_index.json").get("text_encoder") or [None])[0] is not None
-        )
+        index = read_json(self.source / "model_index.json") if self.source.is_dir() else {}
+        return (index.get("text_encoder") or [None])[0] is not None
 
     @cached_property
     def networks(self) -> Networks:
