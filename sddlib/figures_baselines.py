@@ -14,7 +14,13 @@ from .figures import FAKE, NEUTRAL, REAL
 def inputs(pairs: list[tuple[Sample, Sample]], size: int, patchfor=None):
     """What four baselines make of real crops and their regenerations, a row an image. pairs: (real, fake); size: px of a
     crop; patchfor: a trained PatchFor, whose map is drawn too. Data: one dict an image, name -> array as drawn."""
-    names = ["crop", "NPR", "co-occurrence (green)", "log spectrum (green)", *(["PatchFor: P(generated)"] if patchfor else [])]
+    names = [
+        "crop",
+        "NPR, size",
+        "co-occurrence (green)",
+        "log spectrum (green)",
+        *(["PatchFor: P(generated)"] if patchfor else []),
+    ]
     shown = [s for pair in pairs for s in pair]
     fig, axes = plt.subplots(len(shown), len(names), figsize=(1.75 * len(names), 1.65 * len(shown) + 0.5), squeeze=False)
     data = []
@@ -48,7 +54,7 @@ def ranking(found: dict[str, dict], names: dict[str, str], title: str):
         ax.axvline(data[BASE][0], color="k", lw=0.8, ls=":")
     ax.set_yticks(range(len(data)), [f"{names[k]}  ({f['seeds']} seed{'s' * (f['seeds'] > 1)})" for k, f in found.items()])
     ax.invert_yaxis()
-    ax.set(xlabel="mean AP over unseen generators (95 % interval over photographs, and over seeds where there are some)")
+    ax.set(xlabel="mean AP over unseen generators (95 % interval over photographs and seeds)")
     ax.set_title(title)
     return fig, data
 

@@ -32,9 +32,9 @@ class Baseline(Stored):
     """
 
     title = ""  # as tables here name it
-    paper = ""  # row of the SDD paper's tables
+    paper = ""  # row of the SDD paper's tables; "": none
     reference = ""  # who, where
-    settings: dict = {}  # TrainConfig at the scale of `mini`; what validation was asked to choose is said where it is set
+    settings: dict = {}  # TrainConfig at the scale of `mini`: some minutes of one core; the best epoch is chosen on validation
     views = 0
     on_clip = False  # whether options name a `backbone` and its `weights`
     needs = frozenset({"options"})

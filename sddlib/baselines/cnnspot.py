@@ -37,7 +37,7 @@ class CNNSpot(Baseline):
 
     kind, title, paper = "cnnspot", "CNNSpot", "CNN-Spot"
     reference = "Wang et al., CVPR 2020"
-    settings = {"epochs": 8, "batch": 16, "lr": 2e-3, "patience": 8, "augment": 0.1}
+    settings = {"epochs": 24, "batch": 16, "lr": 2e-3, "patience": 24, "augment": 0.1}
 
     def __init__(self, image_size: int = 112, width: int = 16, weights: str = ""):
         super().__init__(image_size, width=width, weights=weights)

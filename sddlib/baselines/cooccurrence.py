@@ -29,7 +29,7 @@ class Cooccurrence(Baseline):
 
     kind, title, paper = "cooccurrence", "Co-occurrence", "Co-occurrence"
     reference = "Nataraj et al., Electronic Imaging 2019"
-    settings = {"epochs": 8, "batch": 16, "lr": 2e-3, "patience": 8}
+    settings = {"epochs": 16, "batch": 16, "lr": 2e-3, "patience": 16}
 
     def __init__(self, image_size: int = 112, width: int = 8):
         super().__init__(image_size, width=width)

@@ -27,7 +27,7 @@ class FreqSpec(Baseline):
 
     kind, title, paper = "freqspec", "Freq-spec", "Freq-spec"
     reference = "Zhang et al., WIFS 2019"
-    settings = {"epochs": 8, "batch": 16, "lr": 2e-3, "patience": 8}
+    settings = {"epochs": 24, "batch": 16, "lr": 2e-3, "patience": 24}
 
     def __init__(self, image_size: int = 112, width: int = 16):
         super().__init__(image_size, width=width)

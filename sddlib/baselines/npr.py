@@ -26,7 +26,7 @@ class NPR(Baseline):
 
     kind, title, paper = "npr", "NPR", "NPR"
     reference = "Tan et al., CVPR 2024"
-    settings = {"epochs": 12, "batch": 16, "lr": 2e-3, "patience": 12}
+    settings = {"epochs": 24, "batch": 16, "lr": 2e-3, "patience": 24}
 
     def __init__(self, image_size: int = 112, width: int = 16, stages: int = 2, block: int = 2):
         super().__init__(image_size, width=width, stages=stages, block=block)

@@ -26,7 +26,7 @@ class PatchFor(Baseline):
 
     kind, title, paper = "patchfor", "PatchFor", "PatchFor"
     reference = "Chai et al., ECCV 2020"
-    settings = {"epochs": 10, "batch": 16, "lr": 2e-3, "patience": 10}
+    settings = {"epochs": 24, "batch": 16, "lr": 2e-3, "patience": 24}
 
     def __init__(self, image_size: int = 112, width: int = 16, stages: int = 1):
         super().__init__(image_size, width=width, stages=stages)

@@ -71,7 +71,7 @@ def cost_table(facts: dict[tuple[str, int], dict]) -> str:
 
 def paper_means(kinds: Iterable[str]) -> dict[str, dict[int, float]]:
     """Kind -> table of the paper (1: AP, 2: ACC, 3: AUROC) -> the mean it prints, in percent."""
-    rows = {kind: baseline(kind).paper for kind in kinds if kind in BASELINES} | {BASE: "Ours"}
+    rows = {kind: baseline(kind).paper for kind in kinds if kind in BASELINES and baseline(kind).paper} | {BASE: "Ours"}
     printed = {(c.method, c.table): c.value for c in read_tables() if c.set == "mean"}
     return {kind: {n: printed[row, n] for n in (1, 2, 3) if (row, n) in printed} for kind, row in rows.items()}
 

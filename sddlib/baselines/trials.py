@@ -103,6 +103,7 @@ def sweep(
             if not force and file.is_file() and record.is_file() and read_json(record).get("settings") == settings:
                 say(f"{kind}, seed {seed}: is there")
                 continue
+            say(f"{kind}, seed {seed}: training")
             model, facts = train_one(kind, seed, trials, settings, force, say)
             keep(model, {"settings": settings, **facts}, file, trials)
             ap, seconds = model.about["val"]["ap"], facts["train_seconds"]

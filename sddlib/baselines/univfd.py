@@ -77,7 +77,7 @@ class UnivFD(Baseline):
 class UnivFDNearest(UnivFD):
     """The nearest neighbours in the embedding, by cosine, among reals and among fakes; k: how many of each count."""
 
-    kind, title = "univfd_nearest", "UnivFD, nearest neighbour"
+    kind, title, paper = "univfd_nearest", "UnivFD, nearest neighbour", ""  # the tables print the linear one
 
     def __init__(self, image_size: int = 112, k: int = 1, **options):
         super().__init__(image_size, **options)
