@@ -22,7 +22,7 @@ class DIRE(MapReader):
 
     kind, title, paper = "dire", "DIRE", "Dire"
     reference = "Wang et al., ICCV 2023"
-    settings = {"epochs": 16, "batch": 16, "lr": 2e-3, "patience": 8}
+    settings = {"epochs": 24, "batch": 16, "lr": 2e-3, "patience": 24}
 
     def read(self, x: Tensor, noise: Tensor, again: Tensor) -> Tensor:
         return dire(x, again)

@@ -50,7 +50,7 @@ class FakeInversion(MapReader):
 
     kind, title, paper = "fakeinversion", "FakeInversion", "FakeInversion"
     reference = "Cazenavette et al., CVPR 2024"
-    settings = {"epochs": 16, "batch": 16, "lr": 2e-3, "patience": 8}
+    settings = {"epochs": 24, "batch": 16, "lr": 2e-3, "patience": 24}
     channels, centred = 9, True
 
     def __init__(self, image_size: int = 112, captioner: str = "", **options):
