@@ -234,7 +234,12 @@ def test_scores_of_a_finished_run_are_kept_beside_the_baselines(smoke_run, tmp_p
     trials = trials_in(tmp_path)
     keep_run(smoke_run.dir, trials)
     runs, facts = read_trials(trials, NAMES)
-    assert set(runs[0]) == set(NAMES) and facts["sdd", 0]["train_wall"] > 0 and "train_wall" not in facts["probe", 0]
+    assert (
+        set(runs[0]) == set(NAMES)
+        and facts["sdd", 0]["ms_image"] > 0
+        and facts["sdd", 0]["train_wall"] > 0
+        and "train_wall" not in facts["probe", 0]
+    )
     assert facts["sdd", 0]["settings"]["backbone"] == "tiny" and facts["lora", 0]["learned"] < facts["lora", 0]["parameters"]
     assert os.path.relpath(trials.file("sdd", 0), tmp_path) == "kept/smoke_seed0_sdd.csv"
 
