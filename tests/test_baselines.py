@@ -24,7 +24,10 @@ from sddlib.recipes import load_scorer
 
 SIZE = 32
 CLIP = {"backbone": "tiny", "weights": "random"}
-SMALL = {kind: {"width": 4} for kind in ("cnnspot", "patchfor", "cooccurrence", "freqspec", "npr")}
+SMALL = {kind: {"width": 4} for kind in ("cnnspot", "patchfor", "cooccurrence", "freqspec", "npr")} | {
+    "fatformer": {"width": 8}
+}
+SMALL |= {kind: {"width": 4, "side": 16, "steps": 1, "cache": ""} for kind in ("dire", "fakeinversion")}
 each = pytest.mark.parametrize("kind", BASELINES)
 
 

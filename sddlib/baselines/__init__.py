@@ -13,6 +13,9 @@ BASELINES = {
     "univfd": "univfd.UnivFD",
     "univfd_nearest": "univfd.UnivFDNearest",
     "npr": "npr.NPR",
+    "dire": "dire.DIRE",
+    "fatformer": "fatformer.FatFormer",
+    "fakeinversion": "fakeinversion.FakeInversion",
 }
 
 
@@ -21,4 +24,7 @@ def baseline(kind: str) -> type:
     if kind not in BASELINES:
         raise SDDError(f"there is no baseline {kind!r}; there are {', '.join(BASELINES)}")
     module, name = BASELINES[kind].split(".")
-    return getattr(import_module(f".{module}", __name__), name)
+    try:
+        return getattr(import_module(f".{module}", __name__), name)
+    except ImportError as e:
+        raise SDDError(f"{kind} needs a library that is missing ({e}); install sddlib with its extra `baselines`") from None

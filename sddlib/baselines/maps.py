@@ -1,0 +1,77 @@
+"""What DIRE and FakeInversion share: maps of a frozen diffusion model, made once a picture and kept, and a residual network
+on them."""
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.models import resnet50
+
+from ..data import cut
+from .base import Baseline, Output
+from .diffusion import MINI, Diffusion
+from .resnet import SmallResNet
+
+
+class ResNet50(nn.Module):
+    """torchvision's ResNet-50 from random weights with one logit, for maps of any number of channels."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.body = resnet50(weights=None)
+        self.body.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
+        self.body.fc, self.head = nn.Identity(), nn.Linear(2048, 1)
+
+    def forward(self, x: Tensor) -> Output:
+        f = self.body(x)
+        return Output(self.head(f).squeeze(1), f)
+
+
+class MapReader(Baseline):
+    """A residual network on what a diffusion model makes of a picture. Its training and its scores never move the latter.
+
+    side: px of the crop's centre that is read, all of a smaller crop; 0: all. weights: the diffusion model, as in `Diffusion`;
+    never the one that made a test set's fakes. steps: of DDIM, each way. width: channels of the small ResNet's first stage; 0:
+    ResNet-50, as both papers have. cache: folder for the maps ("": none). `views` crops of every training picture are read,
+    because each costs 2 * steps passes of the diffusion model.
+    """
+
+    channels = 3
+    centred = False  # whether the network's first filters see no brightness
+    views = 1
+
+    def __init__(
+        self,
+        image_size: int = 112,
+        side: int = 64,
+        weights: str = MINI,
+        steps: int = 8,
+        width: int = 16,
+        cache: str = "runs",
+        **options,
+    ):
+        known = {"side": side, "weights": weights, "steps": steps, "width": width, "cache": cache}
+        super().__init__(image_size, **known, **options)
+        self.side = min(side or image_size, image_size)
+        self.diffusion = Diffusion(weights, steps, cache)
+        self.net = SmallResNet(self.channels, width, centred=self.centred) if width else ResNet50(self.channels)
+
+    def caption(self, crop: Image.Image) -> str:
+        """What the diffusion model is told about a picture: nothing."""
+        return ""
+
+    def read(self, x: Tensor, noise: Tensor, again: Tensor) -> Tensor:
+        """The network's input from a picture, its noise and its reconstruction, all (3, H, W)."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def prepare(self, crop: Image.Image) -> Tensor:
+        seen = cut(crop, self.side)
+        return self.read(*self.diffusion.maps_of(seen, self.device, self.caption(seen)))
+
+    def forward(self, x: Tensor) -> Output:
+        """x: (B, channels, H, W) -> logit and the features that the last linear layer reads."""
+        return self.net(x)
+
+    def facts(self) -> dict:
+        """The fingerprint is the diffusion model's: maps of another one mean something else."""
+        return super().facts() | {"fingerprint": self.diffusion.digest[:16]}
