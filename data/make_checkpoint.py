@@ -39,7 +39,7 @@ epoch and the threshold.
 {saw}
 
 ## What it scored
-Run here, protocol `full-native`, at the threshold {threshold:.4f} from validation. N: reals + fakes.
+Run here, protocol `{protocol}`, at the threshold {threshold:.4f} from validation. N: reals + fakes.
 
 {scored}
 
@@ -78,8 +78,9 @@ def card(target: Path, run: Path, rows: list[dict], change: float) -> str:
     for r in lines:
         numbers = [r[k] for k in ("ap", "auroc", "acc_val", "real_acc_val", "fake_acc_val")]
         scored.append([r["generator"], "yes" if r["seen"] else "no", f"{r['n_real']} + {r['n_fake']}", *numbers])
-    preset = read_json(run / "run.json")["parameters"]["03_train"]["preset"]
-    facts = {"name": target.stem, "preset": preset, "size": about["image_size"], "epochs": len(about["history"])}
+    parameters = read_json(run / "run.json")["parameters"]
+    facts = {"name": target.stem, "preset": parameters["03_train"]["preset"], "protocol": parameters["04_evaluate"]["protocol"]}
+    facts |= {"size": about["image_size"], "epochs": len(about["history"])}
     facts |= {k: about[k] for k in ("backbone", "seed", "sha256", "manifest", "threshold")}
     facts |= {"change": change, "mb": target.stat().st_size / 1e6, "saw": table_text(saw), "scored": table_text(scored)}
     return CARD.format(**facts)
@@ -102,7 +103,7 @@ def ship(run: Path, target: Path) -> float:
         change = max(abs(new["score"] - old["score"]) for new, old in zip(again, rows, strict=True))
         if change > TOLERANCE:
             raise SDDError(f"half precision moves a score by {change:.1e}, more than {TOLERANCE}; ship another run")
-        trial.with_suffix(".md").write_text(card(trial, run, rows, change).replace(trial.stem, target.stem))
+        trial.with_suffix(".md").write_text(card(trial, run, rows, change).replace(trial.stem, target.stem), encoding="utf-8")
         for suffix in SUFFIXES:
             trial.with_suffix(suffix).replace(target.with_suffix(suffix))
     finally:

@@ -76,6 +76,8 @@ def reliability(rows: list[dict], p: np.ndarray, bins: int, draws: int, seed: in
     and in a sample of a sample larger still, so that its interval is shifted by what the draws are larger on average.
     """
     y = np.array([r["label"] for r in rows])
+    if len(set(y.tolist())) < 2:
+        raise SDDError("a reliability diagram needs images of both classes; give a set that has them")
     photos, strata = photographs({"all": rows})
     where = np.array([photos[r["photo"]] for r in rows])
     found = [weighted_bins(y, p, w[:, where], bins) for w in chunks(strata, draws, np.random.default_rng(seed))]

@@ -103,7 +103,7 @@ def compression_verdict(equalised: Interval, lost: Interval, one_class: Iterable
     out: only the former turns over, or gains, when one class is compressed.
     """
     one_class = list(one_class)
-    if any(high < 0.5 for (_, _, high), _ in one_class):
+    if any(high < 0.5 and changed < 0 for (_, _, high), (_, _, changed) in one_class):
         return "YES: compressing one class turns its ranking over"
     if equalised[1] <= 0.5:
         return "PERHAPS: with all pictures compressed alike it is not surely better than chance"

@@ -8,7 +8,7 @@ from pathlib import Path
 from . import SDDError
 from .profiles import NOTEBOOKS, all_parameters, check_overrides, read_json
 from .progress import HEADLESS
-from .runs import PROFILE_VARIABLE, RUNS, machine, peak_rss_mb, set_latest, shown, versions, write_json
+from .runs import PROFILE_VARIABLE, RUNS, machine_text, peak_rss_mb, set_latest, shown, versions, write_json
 
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # set by a launcher
 _SUMMARY = ("mean_ap_unseen", "mean_auroc_unseen", "mean_acc_unseen", "ap_seen")
@@ -41,7 +41,13 @@ def run_notebooks(names: list[str], profile: str, overrides: dict, run_dir: Path
     known = (read_json(before).get("parameters") or {}) if before.is_file() else {}
     known |= values
     trained = known.get("03_train", next(iter(values.values())))  # whose seed is the run's
-    record = {"profile": profile, "seed": trained["seed"], "parameters": known, "versions": versions(), "machine": machine()}
+    record = {
+        "profile": profile,
+        "seed": trained["seed"],
+        "parameters": known,
+        "versions": versions(),
+        "machine": machine_text(),
+    }
     write_json(before, record)
     if latest and run_dir.parent == RUNS:
         set_latest(run_dir)

@@ -28,7 +28,7 @@ def versions() -> dict[str, str]:
     return {"sddlib": __version__, "python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
 
 
-def machine() -> str:
+def machine_text() -> str:
     """System, processor, cores of this process and memory, as text; no name of the machine."""
     import psutil
 

@@ -97,8 +97,9 @@ def false_alarms_at_tpr(rows: list[dict], seen: set[str], draws: int, seed: int,
     split = families(rows, seen)
     drawn = set_draws(split, partial(weighted_fpr_at_tpr, tpr=tpr), draws, np.random.default_rng(seed))
     drawn[UNSEEN] = np.mean([drawn[f] for f in unseen_families(split)], axis=0)
-    reals = [r for r in rows if not r["label"]]
-    return {name: share_interval(v, reals) for name, v in drawn.items()}
+    against = {name: [r for r in part if not r["label"] and r["score"] is not None] for name, part in split.items()}
+    against[UNSEEN] = [r for f in unseen_families(split) for r in against[f]]
+    return {name: share_interval(v, against[name]) for name, v in drawn.items()}
 
 
 def needed_thresholds(grid: dict, seen: set[str], fpr: float = 0.05) -> dict[tuple[str, str], tuple[float, float]]:

@@ -103,6 +103,7 @@ def error_rates(about: dict) -> str:
         return "This checkpoint does not say how often it errs."
     false, missed = 1 - val["real_acc_val"], 1 - val["fake_acc_val"]
     return (
-        f"On {val['n_real']} validation reals of its own kind it calls {false:.0%} fake, of {val['n_fake']} fakes of the "
-        f"generator it was trained on it misses {missed:.0%}. Pictures of another kind: unknown, other generators: more."
+        f"On validation, where the threshold was fitted, {false:.0%} of {val['n_real']} reals are called fake and "
+        f"{missed:.0%} of {val['n_fake']} fakes are missed. These are of the kind it was trained on; of any other nothing is "
+        "known, expect more."
     )

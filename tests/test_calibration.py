@@ -120,6 +120,11 @@ def test_calibrated_scores_have_little_error_and_a_hundred_copies_of_the_reals_c
     assert np.allclose(mean[0], found["p"]) and np.allclose(fake[0], found["fake"])
 
 
+def test_one_class_has_no_calibration_error():
+    with pytest.raises(SDDError, match="both classes"):
+        reliability(rows_of([0.2, 0.3, 0.4], {}), np.array([0.2, 0.3, 0.4]), 4, 10, 0)
+
+
 def test_a_probability_of_1_lies_in_the_last_interval_and_0_in_the_first():
     mass, _, fake = weighted_bins(np.array([0, 1]), np.array([0.0, 1.0]), np.ones((1, 2)), 5)
     assert mass[0].tolist() == [0.5, 0, 0, 0, 0.5] and (fake[0, 0], fake[0, 4]) == (0, 1)

@@ -54,7 +54,8 @@ def test_score_writes_a_row_for_every_file_good_or_not(smoke_run, pictures, tmp_
         assert row["error"] in line and row["path"] in line
     assert printed[1].split()[:2] == [f"{float(rows[0]['score']):.4f}", rows[0]["verdict"]]
     val = json.loads(checkpoint.with_suffix(".json").read_text())["val"]
-    assert f"{val['n_real']} validation reals" in printed[7] and f"misses {1 - val['fake_acc_val']:.0%}" in printed[7]
+    assert f"{1 - val['real_acc_val']:.0%} of {val['n_real']} reals are called fake" in printed[7]
+    assert f"{1 - val['fake_acc_val']:.0%} of {val['n_fake']} fakes are missed" in printed[7]
 
 
 def test_a_name_that_is_no_text_is_printed_on_one_line(tmp_path):

@@ -54,12 +54,12 @@ def test_every_command_is_of_a_kind_that_is_tested_here():
     known |= {("python", "-m", module) for module in ("sddlib", "pytest", "jupyterlab", "pip", "venv", "ipykernel")}
     for words in commands():
         assert any(tuple(words[: len(k)]) == k for k in known), f"no test knows {' '.join(words)}"
-    found = {words[0] for words in sddlib_commands()} | {"doctor", "manifest"}  # of these two, tests of their own
-    assert found == {
+    assert {words[0] for words in sddlib_commands()} == {  # doctor and manifest have test files of their own
         "doctor",
         "manifest",
         "env",
         "run",
+        "report",
         "score",
         "seeds",
         "ablate",
@@ -118,14 +118,25 @@ def all_but_three(folder: str, names: list[str]) -> list[str]:
 @pytest.mark.parametrize("words", [w for w in sddlib_commands("score") if "--checkpoint" not in w], ids=" ".join)
 def test_score_commands_work_on_the_shipped_checkpoint(words, tmp_path, monkeypatch, capsys):
     """In a folder that has what the command names, three files of each folder: that all can be read has a test of its own."""
-    for name in filter(lambda word: (ROOT / word).is_dir(), words[1:]):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=all_but_three)
+    for name in words[1:]:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, tmp_path / name, ignore=all_but_three)
+        elif (ROOT / name).is_file():
+            (tmp_path / name).parent.mkdir(parents=True)
+            shutil.copy2(ROOT / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    at = words.index("--out") + 1
-    out = tmp_path / words[at]
-    assert cli.main([*words[:at], str(out), *words[at + 1 :]]) == 0, capsys.readouterr().err
+    out = tmp_path / cli.build_parser().parse_args(words).out
+    assert cli.main(words) == 0, capsys.readouterr().err
     rows = list(csv.DictReader(out.open(newline="")))
     assert rows and all(row["verdict"] in ("real", "fake") and not row["error"] for row in rows)
+
+
+@pytest.mark.parametrize("words", sddlib_commands("report"), ids=" ".join)
+def test_report_commands_name_a_run_and_a_folder(words, monkeypatch, smoke_run, tmp_path, capsys):
+    shutil.copytree(smoke_run.dir, tmp_path / words[1], ignore=shutil.ignore_patterns("checkpoints"))
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words) == 0, capsys.readouterr().err
+    assert (Path(words[words.index("--to") + 1]) / "report.html").is_file()
 
 
 def test_seeds_and_figures_commands_work_on_a_run(smoke_run, tmp_path, capsys):

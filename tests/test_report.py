@@ -18,7 +18,7 @@ from sddlib import __main__ as cli
 from sddlib.markup import tag
 from sddlib.report import NAMES
 from sddlib.report_page import write_report
-from sddlib.runs import machine, write_json
+from sddlib.runs import machine_text, write_json
 
 ROOT = Path(__file__).parent.parent
 TWO = ("notebooks/00_setup_and_data.ipynb", "notebooks/03_train.ipynb")  # enough where others would only take time
@@ -91,7 +91,7 @@ def test_intervals_are_those_that_the_notebook_handed_over(smoke_run):
 def test_report_names_machine_device_seed_versions_data_and_checkpoints(smoke_run):
     text = words((smoke_run.dir / "report.html").read_text(encoding="utf-8"))
     record = json.loads((smoke_run.dir / "run.json").read_text())
-    assert record["machine"] == machine() and record["machine"] in text
+    assert record["machine"] == machine_text() and record["machine"] in text
     assert re.search(r"cpu, \d+ threads|NVIDIA|AMD", text)
     for name, version in record["versions"].items():
         assert f"{name} {version}" in text

@@ -252,6 +252,7 @@ GOOD, SAME, WORSE, BETTER = (0.8, 0.7, 0.9), (0.0, -0.1, 0.1), (-0.1, -0.2, -0.0
     [
         (GOOD, SAME, [((0.3, 0.2, 0.4), WORSE)], "YES"),
         ((0.6, 0.5, 0.7), WORSE, [(GOOD, BETTER)], "PERHAPS"),
+        ((0.4, 0.3, 0.45), SAME, [((0.4, 0.3, 0.45), SAME)], "PERHAPS"),  # below chance, whoever is compressed: nothing turned
         (GOOD, WORSE, [(GOOD, WORSE), (GOOD, BETTER)], "NOT ONLY"),
         (GOOD, WORSE, [(GOOD, WORSE), ((0.6, 0.45, 0.7), WORSE)], "NO: .*wipes out"),
         (GOOD, SAME, [(GOOD, WORSE), (GOOD, SAME)], "NO: .*nothing sure"),
