@@ -26,7 +26,7 @@ def sliders() -> dict[str, w.Widget]:
         "blur": w.FloatSlider(0, min=0, max=4, step=0.1, description="blur, px", readout_format=".1f", **look),
     }
     percent = (("resize", "resize to, %", 25, 200, 100), ("crop", "crop to, %", 20, 100, 100))
-    percent += (("left", "window left, %", 0, 100, 50), ("top", "window top, %", 0, 100, 50))
+    percent += (("left", "window x, %", 0, 100, 50), ("top", "window y, %", 0, 100, 50))
     for name, text, low, high, value in percent:
         made[name] = w.IntSlider(value, low, high, description=text, **look)
     return made
@@ -45,7 +45,7 @@ def controls(checkpoints: dict[str, Path], first: Path, picture: int) -> SimpleN
     c = SimpleNamespace(sliders=sliders(), drop=w.Textarea(layout=w.Layout(display="none")))
     c.checkpoint = w.Dropdown(options=list(checkpoints.items()), value=first, description="checkpoint", **plain)
     c.picture = w.Dropdown(options=[("", picture)], value=picture, description="picture", **plain)
-    c.upload = w.FileUpload(accept="image/*", description="Choose an image", layout=w.Layout(width="170px"))
+    c.upload = w.FileUpload(accept="image/*", description="Choose an image", layout=w.Layout(width="200px"))
     c.branch = w.ToggleButtons(options=["tokens"], style={"button_width": "68px"}, layout=w.Layout(width="auto"))
     c.reset, c.save = w.Button(description="Undo all changes"), w.Button(description="Save as CSV")
     c.shown = {name: w.HTML() for name in ("message", "card", "maps", "near", "table", "saved", "private")}

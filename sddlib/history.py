@@ -76,7 +76,7 @@ def changes(row: dict) -> str:
         "resize": "resize {} %",
         "blur": "blur {} px",
         "jpeg": "JPEG {}",
-        "left": "left {} %",
-        "top": "top {} %",
+        "left": "window x {} %",
+        "top": "window y {} %",
     }
     return ", ".join(text.format(row[name]) for name, text in units.items() if row[name] != plain[name]) or "none"

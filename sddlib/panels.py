@@ -104,7 +104,7 @@ def near(look: Look, subject: Subject) -> str:
         where = "by their numbers, since nothing here tells which photographs they come from"
     head = f"The most discrepant patches and, nearest to each, real tokens of the bank: {where}."
     note = f"Number of {len(subject.model.f_s)}, by rising divergence; distance in spreads of the bank."
-    return f"<div><b>{head}</b> <small>{note}</small></div>{''.join(lines)}"
+    return f'<div class="head"><b>{head}</b> <small>{note}</small></div>{"".join(lines)}'
 
 
 def _tokens(row: Near, subject: Subject) -> str:

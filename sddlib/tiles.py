@@ -42,7 +42,8 @@ STYLE = """<style>
 .sdd .scale {height: 8px; margin-top: 4px} .sdd .ends {display: flex; justify-content: space-between; font-size: 11px}
 .sdd .history {max-height: 190px; overflow-y: auto}
 .sdd .wrong {color: #b00020; font-weight: 600} .sdd .said {opacity: .8}
-.sdd-open {align-items: center}
+.sdd .head {max-width: 690px}
+.sdd-open {align-items: center; gap: 8px}
 .sdd-open .drop {border: 2px dashed #888; border-radius: 8px; padding: 0 22px; text-align: center; cursor: copy;
   line-height: 26px}
 </style>"""

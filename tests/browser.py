@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 SHOTS = Path(os.environ.get("SDDLIB_SCREENSHOTS") or ROOT / "runs" / "screenshots")  # kept when the tests are over
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
 FLAGS += " --disable-component-update --disable-sync"
-PATIENCE = 120  # seconds for whatever has to appear; a busy machine is slow
+PATIENCE = 300  # seconds for whatever has to appear; a busy machine is slow
 
 
 def find_chromium() -> str:
@@ -51,11 +51,11 @@ def copy_of_explorer(folder: Path, run: Path) -> Path:
 
 
 @contextmanager
-def server(arguments: list[str], folder: Path, port: int, log: Path):
+def server(arguments: list[str], folder: Path, port: int, log: Path, profile: str = "smoke"):
     """`python ARGUMENTS` in a folder that has nothing to do with the repository, without the settings of whoever runs this."""
     own = {f"{name}_DIR": str(folder / name.lower()) for name in ("JUPYTER_CONFIG", "JUPYTER_RUNTIME", "JUPYTER_DATA")}
     own |= {f"JUPYTERLAB_{name}_DIR": str(folder / name.lower()) for name in ("SETTINGS", "WORKSPACES")}
-    own |= {"IPYTHONDIR": str(folder / "ipython"), "SDDLIB_PROFILE": "smoke", "OMP_NUM_THREADS": "1"}
+    own |= {"IPYTHONDIR": str(folder / "ipython"), "SDDLIB_PROFILE": profile}
     with log.open("w") as stream:
         process = subprocess.Popen([sys.executable, *arguments], cwd=folder, env=os.environ | own, stdout=stream, stderr=stream)
         try:
@@ -79,6 +79,13 @@ def await_port(process: subprocess.Popen, port: int, log: Path) -> None:
     pytest.fail(f"the server did not answer: {log.read_text()[-2000:]}")
 
 
+def lab_options(port: int, word: str) -> list[str]:
+    """What a test adds to `make lab`: a port, its own token, no window, and nothing is asked for outside."""
+    own = [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={word}", "--no-browser"]
+    own += ["--allow-root", "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    return [*own, "--LabApp.extension_manager=readonly"]
+
+
 def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -96,6 +103,18 @@ class Person:
         self.page, self.widget = page, page.locator(".sdd-explorer").first
         page.set_default_timeout(1000 * PATIENCE)
         page.set_default_navigation_timeout(1000 * PATIENCE)
+
+    def run_all(self, address: str) -> None:
+        """Open the notebook in Lab, run all its cells, and come to rest before the explorer."""
+        self.page.goto(address)
+        self.page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for()
+        self.page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+        self.page.get_by_role("menuitem", name="Run", exact=True).click()
+        self.page.get_by_text("Run All Cells", exact=True).click()
+        findings = self.page.locator(".jp-OutputArea-output", has_text="an update with its CAM:")
+        self.scroll_to(findings, 1500)  # the last cell's output: every cell has run
+        assert not self.page.get_by_text("Traceback").count()
+        self.scroll_to(self.widget.locator(".big"), -300)
 
     def scroll_to(self, found, step: int) -> None:
         """Turn the wheel by `step` pixels until this is on the screen: Lab draws only the cells that are near it."""

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from browser import FLAGS, SHOTS, Person, copy_of_explorer, find_chromium, free_port, lab_command, server, token
+from browser import FLAGS, SHOTS, Person, copy_of_explorer, find_chromium, free_port, lab_command, lab_options, server, token
 from PIL import Image
 
 from sddlib import history
@@ -48,21 +48,10 @@ def mine(tmp_path):
 def test_a_person_opens_lab_uploads_a_picture_moves_a_slider_and_saves(smoke_run, page, mine, tmp_path):
     port, word, before = free_port(), token(), len(list(SHOTS.glob("*.png")))
     notebook = copy_of_explorer(tmp_path / "notebooks", smoke_run.dir)
-    own = [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={word}", "--no-browser"]
-    own += ["--allow-root", "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
-    own += ["--LabApp.extension_manager=readonly"]  # neither news nor extensions are asked for outside
-    with server([*lab_command(), *own], tmp_path, port, tmp_path / "lab.log"):
+    with server([*lab_command(), *lab_options(port, word)], tmp_path, port, tmp_path / "lab.log"):
         assert page.goto(f"http://127.0.0.1:{port}/lab/tree/09_explore.ipynb").url.split("?")[0].endswith("/login")
-        page.goto(f"http://127.0.0.1:{port}/lab/tree/09_explore.ipynb?token={word}")
-        page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for()
-        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_text("Run All Cells", exact=True).click()
         person = Person(page)
-        findings = page.locator(".jp-OutputArea-output", has_text="an update with its CAM:")
-        person.scroll_to(findings, 1500)  # the last cell's output: every cell has run
-        assert not page.get_by_text("Traceback").count()
-        person.scroll_to(person.widget.locator(".big"), -300)
+        person.run_all(f"http://127.0.0.1:{port}/lab/tree/09_explore.ipynb?token={word}")
         start = person.score()
         person.choose(mine)
         uploaded = person.rest("holiday.png")
