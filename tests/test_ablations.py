@@ -210,6 +210,17 @@ def test_a_difference_is_the_variants_ap_minus_that_of_sdd_over_the_seeds_both_h
     assert re.search(r"good +good +2 .* better", text) and "nan" not in text
 
 
+def test_where_training_held_every_generator_effects_are_over_these():
+    seen = {
+        name: [r for r in scores(shift, 0) if r["generator"] in ("camera", "gan")] for name, shift in (("sdd", 1), ("good", 3))
+    }
+    found = effects([seen], draws=50)
+    summary = table(seen["good"])[1]
+    assert (found["good"]["ap"], found["good"]["acc"]) == pytest.approx((summary["mean_ap_seen"], summary["mean_acc_seen"]))
+    assert found["good"]["difference"][0] == pytest.approx(found["good"]["ap"] - found["good"]["base"])
+    assert found["good"]["base"] == pytest.approx(table(seen["sdd"])[1]["mean_ap_seen"])
+
+
 def test_a_variant_that_no_seed_shares_with_sdd_is_left_out():
     assert set(effects([{"sdd": scores(1, 0)}, {"alone": scores(1, 1)}], draws=20)) == {"sdd"}
 
