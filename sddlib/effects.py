@@ -14,34 +14,36 @@ def effects(runs: list[dict[str, list[dict]]], draws: int = 1000, seed: int = 0)
     training held every one).
 
     runs: one dict a training seed, column -> rows of scores. A column is compared over the seeds that it and SDD both have:
-    {"seeds", "ap", "ap_sd" (nan for one seed), "acc" (at the validation threshold), "difference": (estimate, low, high) of the
-    mean AP, 95 %, and "base": SDD's AP over the same seeds}. Columns that no seed shares with SDD are left out.
+    {"over": "unseen" or "seen", as of `evaluate.headline`, "seeds", "ap", "ap_sd" (nan for one seed), "acc" (at the validation
+    threshold), "difference": (estimate, low, high) of the mean AP, 95 %, and "base": SDD's AP over the same seeds}. Columns
+    that no seed shares with SDD are left out.
     """
     found = {}
     for name in dict.fromkeys(column for run in runs for column in run):
         shared = [run for run in runs if name in run and BASE in run]
         if not shared:
             continue
-        ap, acc = zip(*(means(run[name]) for run in shared), strict=True)
+        over, ap, acc = zip(*(means(run[name]) for run in shared), strict=True)
         difference = (0.0, 0.0, 0.0)
         if name != BASE:
             difference = bootstrap([{name: run[name], BASE: run[BASE]} for run in shared], draws, seed)[name, BASE]
         found[name] = {
+            "over": over[0],
             "seeds": len(shared),
             "ap": float(np.mean(ap)),
             "ap_sd": float(np.std(ap, ddof=1)) if len(ap) > 1 else float("nan"),
             "acc": float(np.mean(acc)),
-            "base": float(np.mean([means(run[BASE])[0] for run in shared])),
+            "base": float(np.mean([means(run[BASE])[1] for run in shared])),
             "difference": difference,
         }
     return found
 
 
-def means(rows: list[dict]) -> tuple[float, float]:
-    """(AP, accuracy at the validation threshold) of a scores file, means over the generators of `evaluate.headline`."""
+def means(rows: list[dict]) -> tuple[str, float, float]:
+    """("unseen" or "seen", AP, accuracy at the validation threshold) of a scores file, means as `evaluate.headline` says."""
     lines, summary = table(rows)
     over, _ = headline(lines)
-    return summary[f"mean_ap_{over}"], summary[f"mean_acc_{over}"]
+    return over, summary[f"mean_ap_{over}"], summary[f"mean_acc_{over}"]
 
 
 def verdict(effect: dict) -> str:

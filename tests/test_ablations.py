@@ -14,6 +14,7 @@ from sddlib.data import Sample, read_manifest
 from sddlib.detector import Detector
 from sddlib.effects import effects, effects_table, verdict
 from sddlib.evaluate import score_paths, table, write_csv
+from sddlib.figures_ablations import effect_bars, path_bars
 from sddlib.interventions import PATHS, interventions, partners
 from sddlib.presets import Preset, get_preset
 from sddlib.profiles import ROOT
@@ -216,6 +217,9 @@ def test_where_training_held_every_generator_effects_are_over_these():
     }
     found = effects([seen], draws=50)
     summary = table(seen["good"])[1]
+    assert found["good"]["over"] == "seen" and effects([{"sdd": scores(1, 0)}])["sdd"]["over"] == "unseen"
+    assert "over seen generators" in effect_bars(found, {"good": "any"}, verdict, "")[0].axes[0].get_xlabel()
+    assert "over seen generators" in path_bars(found, {"good": "whole"}, "")[0].axes[0].get_xlabel()
     assert (found["good"]["ap"], found["good"]["acc"]) == pytest.approx((summary["mean_ap_seen"], summary["mean_acc_seen"]))
     assert found["good"]["difference"][0] == pytest.approx(found["good"]["ap"] - found["good"]["base"])
     assert found["good"]["base"] == pytest.approx(table(seen["sdd"])[1]["mean_ap_seen"])
