@@ -88,13 +88,16 @@ def seeds_table(run_dirs: list[Path], draws: int = 1000) -> str:
     images = [[(r["path"], r["label"]) for r in rows] for run in runs for rows in run.values()]
     if any(other != images[0] for other in images[1:]):
         raise SDDError("these runs did not score the same images in the same order; compare runs of one manifest and profile")
-    keys = ("mean_ap_unseen", "min_ap_unseen", "mean_auroc_unseen", "mean_acc_unseen", "mean_acc05_unseen", "ap_seen")
+    lines, summary = table(runs[0][methods[0]])
+    over, _ = headline(lines)
+    names = [f"{name}_{over}" for name in ("mean_ap", "min_ap", "mean_auroc", "mean_acc", "mean_acc05")]
+    keys = [*names, *(["ap_seen"] if "ap_seen" in summary else [])]  # there is none without a seen generator
     body = []
     for key in keys:
-        found = {m: [table(run[m])[1].get(key, np.nan) for run in runs] for m in methods}  # no ap_seen without a seen generator
+        found = {m: [table(run[m])[1][key] for run in runs] for m in methods}
         body.append([key, *(f"{np.mean(v):.3f} ± {np.std(v, ddof=1) if len(v) > 1 else 0:.3f}" for v in found.values())])
     lines = [["mean ± sd over runs", *(NAMES[m] for m in methods)], *body]
-    spans = [["mean_ap_unseen", "estimate", "95 % low", "high"]]
+    spans = [[keys[0], "estimate", "95 % low", "high"]]
     for name, values in bootstrap(runs, draws).items():
         spans.append([" - ".join(NAMES[m] for m in ([name] if isinstance(name, str) else name)), *values])
     count = f"{len(runs)} runs; intervals draw runs and photographs, {draws} draws, differences paired"

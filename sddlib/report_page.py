@@ -7,7 +7,8 @@ from .disk import replaced
 from .executed import DONE, Places, read_executed
 from .markup import Html, join, page, tag
 from .notebook_page import notebook_page
-from .report_facts import abouts, run_facts
+from .report import NAMES
+from .report_facts import abouts, optional_json, run_facts
 from .report_results import differences, generators, headline, lead, read_results
 from .report_sections import (
     SHOWN,
@@ -114,13 +115,16 @@ def results_section(contents: Contents) -> Html:
         "Accuracy judges verdicts at the threshold that was fitted on validation images. Intervals draw photographs again, "
         "each with all its crops and fakes; the spread between training seeds is not in them."
     )
-    old = stale(contents)
-    warning = tag("p", f"The scores are older than what {old} has since made in this folder.", class_="alarm") if old else None
-    return join(warning, headline(found), differences(found), tag("p", note, class_="note"), generators(found))
+    return join(part(contents, stale), headline(found), differences(found), tag("p", note, class_="note"), generators(found))
 
 
-def stale(contents: Contents) -> str:
-    """The notebook that ran again after the scores were made and so made another bank or other checkpoints, or ""."""
-    ended = {e.name[:2]: (e.ended, e.name) for e in contents.executed}
-    scored = ended.get("04", ("", ""))[0]
-    return max((ended[n] for n in ("02", "03") if n in ended and scored and ended[n][0] > scored), default=("", ""))[1]
+def stale(contents: Contents) -> Html:
+    """An alarm for scores that another checkpoint gave than the one that lies here now, as both their records say."""
+    old = []
+    for method, about in abouts(contents.run_dir).items():
+        scored = optional_json(contents.run_dir / "scores" / f"{method}.json").get("settings", {}).get("checkpoint")
+        if scored and scored != about.get("sha256"):
+            old.append(NAMES[method])
+    if not old:
+        return Html()
+    return tag("p", f"The scores of {', '.join(old)} are not of the checkpoints here: run 04_evaluate again.", class_="alarm")

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from . import SDDError
+from .evaluate import headline as averaged
 from .evaluate import table
 from .intervals import bootstrap
 from .markup import Html, breakable, join, tag
@@ -13,13 +14,13 @@ from .markup import table as html_table
 from .report import NAMES, read_run
 from .report_facts import abouts, count, optional_json
 
-HEADS = ("mean AP", "AUROC", "accuracy", "AP, seen")
+HEADS = ("mean AP", "AUROC", "accuracy")
 MEANS = {
     "above": "The whole interval is above 0: SDD ranks these generators' fakes better.",
     "below": "The whole interval is below 0: SDD ranks these generators' fakes worse.",
     "open": "The interval holds 0: these photographs do not show which of the two is better.",
 }
-KEYS = ("mean_ap_unseen", "mean_auroc_unseen", "mean_acc_unseen", "ap_seen")
+METRICS = ("ap", "auroc", "acc")
 
 
 @dataclass
@@ -34,9 +35,9 @@ class Results:
     no_interval: str
 
     @property
-    def unseen(self) -> list[dict]:
-        """Lines of the unseen generators, of the first method."""
-        return [line for line in next(iter(self.lines.values())) if not line["seen"]]
+    def means(self) -> tuple[str, list[dict]]:
+        """("unseen" or "seen", the lines that means are over), of the first method, as of `evaluate.headline`."""
+        return averaged(next(iter(self.lines.values())))
 
 
 def read_results(run_dir: Path) -> Results:
@@ -79,17 +80,25 @@ def name_of(method: str) -> Html:
 
 
 def headline(results: Results) -> Html:
-    """Mean AP with its interval, AUROC and accuracy over the unseen generators, AP of the seen one, for each method."""
+    """Mean AP with its interval, AUROC and accuracy over the unseen generators, AP of the seen ones, for each method; over all
+    where training held every generator."""
+    over, chosen = results.means
+    keys, texts = tuple(f"mean_{metric}_{over}" for metric in METRICS), HEADS
+    made = count(len(chosen), "generator")
+    caption = f"Over {made}, all seen in training: this says nothing about generators that were not"
+    if over == "unseen":
+        keys, texts = (*keys, "ap_seen"), (*texts, "AP, seen")
+        caption = f"Over {made} that training never saw; the last column is the generator that it did see"
     lows = [results.intervals[m][1] for m in results.rows if m in results.intervals]
     span = (max(0.0, np.floor(min(lows) * 10) / 10), 1.0) if lows else (0.0, 1.0)
-    best = {k: number(max((s[k] for s in results.summary.values() if k in s), default=None)) for k in KEYS}
+    best = {k: number(max((s[k] for s in results.summary.values() if k in s), default=None)) for k in keys}
     body = []
     for m, summary in results.summary.items():
         cells = [tag("th", name_of(m), scope="row")]
-        for key in KEYS:
+        for key in keys:
             value = summary.get(key)
             shown = tag("strong" if number(value) == best[key] else "span", number(value), class_="number")
-            if key == KEYS[0] and m in results.intervals:
+            if key == keys[0] and m in results.intervals:
                 _, low, high = results.intervals[m]
                 shown = join(shown, tag("small", f"{low:.3f} to {high:.3f}"))
                 label = f"{NAMES[m]}: {value:.3f}, 95 % interval {low:.3f} to {high:.3f}"
@@ -97,13 +106,11 @@ def headline(results: Results) -> Html:
             else:
                 cells.append(tag("td", shown))
         body.append(tag("tr", cells))
-    heads = [tag("th", text, scope="col") for text in HEADS]
+    heads = [tag("th", text, scope="col") for text in texts]
     if lows:
         axis = tag("span", tag("b", f"{span[0]:.1f}"), tag("b", "95 % interval"), tag("b", f"{span[1]:.1f}"), class_="axis")
         heads.insert(1, tag("th", axis, scope="col", class_="wide"))
     head = [tag("tr", tag("td"), heads)]
-    unseen = count(len(results.unseen), "generator")
-    caption = f"Over {unseen} that training never saw; the last column is the generator that it did see"
     return html_table(head, body, caption, class_="headline")
 
 
@@ -131,7 +138,7 @@ def shade(value: float) -> str:
 
 
 def generators(results: Results) -> Html:
-    """AP and accuracy at the validation threshold of each method for each generator, and the means over the unseen ones."""
+    """AP and accuracy at the validation threshold of each method for each generator, and the means as in `headline`."""
     heads = [tag("th", "Generator", tag("small", "family, real + fake images"), scope="col", rowspan=2)]
     methods = [tag("th", name_of(m), scope="col", class_=None if i else "group") for i, m in enumerate(results.lines)]
     heads += [
@@ -144,8 +151,9 @@ def generators(results: Results) -> Html:
         name = join(breakable(facts["generator"]), tag("em", "seen", class_="seen") if facts["seen"] else None)
         about = tag("small", breakable(facts["family"]), f", {facts['n_real']} + {facts['n_fake']}")
         body.append(tag("tr", tag("th", name, about, scope="row"), [values(lines, key) for key in ("ap", "acc_val")]))
-    means = [[{"v": s[key]} for s in results.summary.values()] for key in ("mean_ap_unseen", "mean_acc_unseen")]
-    last = tag("tr", tag("th", "mean of unseen", scope="row"), [values(m, "v") for m in means], class_="mean")
+    over, _ = results.means
+    means = [[{"v": s[key]} for s in results.summary.values()] for key in (f"mean_ap_{over}", f"mean_acc_{over}")]
+    last = tag("tr", tag("th", f"mean of {over}", scope="row"), [values(m, "v") for m in means], class_="mean")
     caption = "Generator by generator: bold is the best of the methods, a deeper tint is nearer to 1"
     return html_table(head, [*body, last], caption, class_="generators")
 
@@ -166,8 +174,10 @@ def lead(run_dir: Path, results: Results) -> Html:
     about = next(iter(abouts(run_dir).values()), {})
     trained = about.get("generators") or []
     made = trained[0] if len(trained) == 1 else f"{len(trained)} generators" if trained else "its training generators"
-    unseen, means = count(len(results.unseen), "generator"), {m: s["mean_ap_unseen"] for m, s in results.summary.items()}
-    text = f"Detectors that learned real from fake on the output of {made} were tested on {unseen} they had never seen. "
+    over, chosen = results.means
+    tested, means = count(len(chosen), "generator"), {m: s[f"mean_ap_{over}"] for m, s in results.summary.items()}
+    text = f"Detectors that learned real from fake on the output of {made} were tested on "
+    text += f"{tested} they had never seen. " if over == "unseen" else f"other images of {tested} seen in training. "
     text += "Mean average precision: " + ", ".join(f"{NAMES[m]} {value:.3f}" for m, value in means.items()) + "."
     found = {verdict(*v[1:]): [] for k, v in results.intervals.items() if k[0] == "sdd"}
     for pair, (_, low, high) in results.intervals.items():

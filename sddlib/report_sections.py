@@ -110,11 +110,12 @@ def limits_section(contents: Contents) -> Html:
         "generator, resized, compressed or edited, they prove nothing, and this page does not either.",
     ]
     if results:
-        families = len({line["family"] for line in results.unseen})
+        over, chosen = results.means
+        families = len({line["family"] for line in chosen})
         photographs = len({r["photo"] for r in next(iter(results.rows.values())) if r["split"] == "test"})
         items += [
-            f"The means are over {count(len(results.unseen), 'generator')} of {count(families, 'family')}, and over "
-            f"{count(photographs, 'photograph')}. Other generators and other pictures give other numbers.",
+            f"The means are over {count(len(chosen), 'generator')} of {count(families, 'family')}, {over} in training, and "
+            f"over {count(photographs, 'photograph')}. Other generators and other pictures give other numbers.",
             "This is one training seed. Runs of several seeds side by side: python -m sddlib seeds RUN RUN RUN.",
             "AP depends on how many fakes stand against how many photographs; compare it only where these are the same.",
         ]

@@ -12,7 +12,8 @@ from .runs import PROFILE_VARIABLE, RUNS, machine_text, peak_rss_mb, set_latest,
 
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # set by a launcher
 _SUMMARY = ("mean_ap_unseen", "mean_auroc_unseen", "mean_acc_unseen", "ap_seen")
-SUMMARY_KEYS = tuple(prefix + key for prefix in ("", "probe_", "lora_") for key in _SUMMARY)
+_ALL_SEEN = ("mean_ap_seen", "mean_auroc_seen", "mean_acc_seen")  # instead of the first three where none was unseen
+SUMMARY_KEYS = tuple(prefix + key for prefix in ("", "probe_", "lora_") for key in (*_SUMMARY, *_ALL_SEEN))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from sddlib.data import Sample, read_manifest
 from sddlib.detector import Detector
 from sddlib.effects import effects, effects_table, verdict
 from sddlib.evaluate import score_paths, table, write_csv
+from sddlib.figures_ablations import effect_bars, path_bars
 from sddlib.interventions import PATHS, interventions, partners
 from sddlib.presets import Preset, get_preset
 from sddlib.profiles import ROOT
@@ -208,6 +209,20 @@ def test_a_difference_is_the_variants_ap_minus_that_of_sdd_over_the_seeds_both_h
     )
     text = effects_table(found, {n: n for n in found})
     assert re.search(r"good +good +2 .* better", text) and "nan" not in text
+
+
+def test_where_training_held_every_generator_effects_are_over_these():
+    seen = {
+        name: [r for r in scores(shift, 0) if r["generator"] in ("camera", "gan")] for name, shift in (("sdd", 1), ("good", 3))
+    }
+    found = effects([seen], draws=50)
+    summary = table(seen["good"])[1]
+    assert found["good"]["over"] == "seen" and effects([{"sdd": scores(1, 0)}])["sdd"]["over"] == "unseen"
+    assert "over seen generators" in effect_bars(found, {"good": "any"}, verdict, "")[0].axes[0].get_xlabel()
+    assert "over seen generators" in path_bars(found, {"good": "whole"}, "")[0].axes[0].get_xlabel()
+    assert (found["good"]["ap"], found["good"]["acc"]) == pytest.approx((summary["mean_ap_seen"], summary["mean_acc_seen"]))
+    assert found["good"]["difference"][0] == pytest.approx(found["good"]["ap"] - found["good"]["base"])
+    assert found["good"]["base"] == pytest.approx(table(seen["sdd"])[1]["mean_ap_seen"])
 
 
 def test_a_variant_that_no_seed_shares_with_sdd_is_left_out():

@@ -141,8 +141,9 @@ def test_plain_papermill_works_from_anywhere(tmp_path):
 
 def test_smoke_run_leaves_a_complete_summary(smoke_run):
     summary = json.loads((smoke_run.dir / "summary.json").read_text())
-    assert set(SUMMARY_KEYS) <= set(summary)
-    assert all(0 <= summary[key] <= 1 for key in SUMMARY_KEYS)
+    keys = {key for key in SUMMARY_KEYS if "unseen" in key or "mean" not in key}  # mean_*_seen: where no generator was unseen
+    assert keys == set(SUMMARY_KEYS) & set(summary)
+    assert all(0 <= summary[key] <= 1 for key in keys)
     assert summary["profile"] == "smoke" and summary["seed"] == 0 and summary["versions"]["torch"]
     assert summary["seconds"] >= max(summary["seconds_each"].values()) and 100 < summary["peak_rss_mb"] < 8000
 

@@ -154,6 +154,10 @@ def test_two_folders_become_a_trained_and_scored_detector(folders, command):
     assert "gan (seen)" in done.stdout and "mean of seen" in done.stdout
     about = json.loads((run / "checkpoints" / "sdd.json").read_text())
     assert about["generators"] == ["gan"]
+    report = (run / "report.html").read_text(encoding="utf-8")
+    assert "cannot be shown" not in report and "mean of seen" in report and "1 generator seen in training" in report
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["mean_ap_seen"] == summary["ap_seen"] and "mean_ap_unseen" not in summary
     out = folders / "verdicts.csv"
     checkpoint = run / "checkpoints" / "sdd.safetensors"
     assert cli.main(["score", str(folders / "photos"), "--checkpoint", str(checkpoint), "--out", str(out)]) == 0

@@ -258,16 +258,6 @@ def test_folder_that_is_no_run_is_refused_in_a_line(tmp_path, capsys):
     assert "nowhere is missing" in capsys.readouterr().err
 
 
-def test_scores_older_than_the_checkpoints_are_called_so(smoke_run, tmp_path):
-    run = small_run(tmp_path / "run", smoke_run, "scores", "notebooks/04_evaluate.ipynb", TWO[1])
-    assert "older than" not in write_report(run).read_text(encoding="utf-8")
-    path = run / "notebooks" / "03_train.ipynb"
-    later = nbformat.read(path, 4)
-    later.metadata.papermill.end_time = "2999-01-01T00:00:00+00:00"
-    nbformat.write(later, path)
-    assert "older than what 03_train has since made" in write_report(run).read_text(encoding="utf-8")
-
-
 def test_changed_checkpoint_is_told_from_what_its_json_describes(smoke_run, tmp_path):
     run = small_run(tmp_path / "run", smoke_run, "run.json", "checkpoints")
     with (run / "checkpoints" / "lora.safetensors").open("ab") as f:
