@@ -1,4 +1,4 @@
-"""figures/explorer.png anew: `python tests/shoot_explorer.py [IMAGE] [PNG]` opens 09_explore in Lab with the shipped checkpoint."""
+"""figures/explorer.png anew: `python tests/shoot_explorer.py [IMAGE] [PNG]` opens 09_explore in Lab, shipped checkpoint."""
 
 import sys
 import tempfile
