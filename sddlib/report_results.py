@@ -90,7 +90,7 @@ def headline(results: Results) -> Html:
         keys, texts = (*keys, "ap_seen"), (*texts, "AP, seen")
         caption = f"Over {made} that training never saw; the last column is the generator that it did see"
     lows = [results.intervals[m][1] for m in results.rows if m in results.intervals]
-    span = (max(0.0, np.floor(min(lows) * 10) / 10), 1.0) if lows else (0.0, 1.0)
+    span = (min(0.9, max(0.0, np.floor(min(lows) * 10) / 10)), 1.0) if lows else (0.0, 1.0)
     best = {k: number(max((s[k] for s in results.summary.values() if k in s), default=None)) for k in keys}
     body = []
     for m, summary in results.summary.items():

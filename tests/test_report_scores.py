@@ -48,6 +48,16 @@ def test_means_of_a_run_with_an_unseen_generator_are_over_that_one_alone(tmp_pat
     assert "over 1 generator of 1 family, unseen in training" in text
 
 
+def test_scores_without_an_error_have_a_place_on_the_axis(tmp_path):
+    parts = [
+        make(label, name, [0.1 + 0.8 * label] * 5, s) for s in ("val", "test") for label, name in ((0, "camera"), (1, "gan"))
+    ]
+    (tmp_path / "scores").mkdir()
+    write_csv(sum(parts, []), tmp_path / "scores" / "sdd.csv")
+    html = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "left:nan" not in html and "left:100" in html
+
+
 @pytest.mark.parametrize("unseen, over", [("", "seen"), ("new", "unseen")])
 def test_seeds_say_over_which_generators_their_means_are(unseen, over, tmp_path):
     runs = [scored(tmp_path / str(seed), unseen, seed) for seed in (0, 1)]
