@@ -97,7 +97,7 @@ def write_csv(rows: list[dict], path: str | Path, columns: Iterable[str] = COLUM
 
 
 def write_rows(file: TextIO, rows: Iterable[dict], columns: Iterable[str]) -> None:
-    """Header and rows as CSV. A row with a carriage return is quoted: before Python 3.13 csv itself leaves one bare, which a
+    """Header and rows as CSV. A row with a carriage return is quoted: the csv of Python 3.11 leaves one bare, which a
     reader takes for the end of the row."""
     how = {"fieldnames": list(columns), "extrasaction": "ignore", "lineterminator": "\n"}
     plain, quoted = csv.DictWriter(file, **how), csv.DictWriter(file, **how, quoting=csv.QUOTE_ALL)
