@@ -10,8 +10,7 @@ from pathlib import Path
 
 from . import SDDError
 from .data import data_hash, read_manifest
-from .disk import replaced
-from .evaluate import read_scores
+from .evaluate import read_scores, write_csv
 from .presets import get_preset
 from .profiles import ROOT, all_parameters, check_overrides, near, read_json
 from .recipes import subset
@@ -104,7 +103,7 @@ class Store:
         """(paths, column name -> score texts)."""
         if not self.csv.is_file():
             return [], {}
-        with self.csv.open(newline="", encoding="utf-8") as f:
+        with self.csv.open(newline="", encoding="utf-8", errors="surrogateescape") as f:
             header, *rows = list(csv.reader(f))
         return [r[0] for r in rows], {n: [r[i] for r in rows] for i, n in enumerate(header[1:], 1)}
 
@@ -120,10 +119,9 @@ class Store:
                 raise SDDError(f"{shown(self.csv)} holds other images than this sweep scores; give another folder")
             paths = [r["path"] for r in rows]
             known[column] = ["" if r["score"] is None else repr(r["score"]) for r in rows]
-        with replaced(self.csv) as part, part.open("w", newline="", encoding="utf-8") as f:
-            writer = csv.writer(f, lineterminator="\n")
-            writer.writerow(["path", *known])
-            writer.writerows(zip(paths, *known.values(), strict=True))
+        columns = ["path", *known]
+        lines = zip(paths, *known.values(), strict=True)
+        write_csv([dict(zip(columns, line, strict=True)) for line in lines], self.csv, columns)
         write_json(self.json, self.facts() | {name: facts})
 
     def runs(self, manifest: Path, limit: int) -> dict[str, list[dict]]:

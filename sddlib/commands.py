@@ -99,7 +99,8 @@ def score(args) -> int:
     """Score image files and folders with a checkpoint; write a CSV with one row a file, also for unreadable ones."""
     from .verdicts import score_to_csv
 
-    score_to_csv(args.paths, Path(args.out), args.checkpoint and Path(args.checkpoint), args.threshold, args.batch)
+    checkpoint = None if args.checkpoint is None else Path(args.checkpoint)
+    score_to_csv(args.paths, Path(args.out), checkpoint, args.threshold, args.batch)
     return 0
 
 

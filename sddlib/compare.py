@@ -20,7 +20,8 @@ def settings_beside(path: Path) -> dict:
     """What the JSON beside a scores file says of how it was made; {} where there is none."""
     record = path.with_suffix(".json")
     settings = read_json(record).get("settings") if record.is_file() else {}
-    if not isinstance(settings, dict):
+    kinds = {"protocol": dict, "method": str}
+    if not isinstance(settings, dict) or any(not isinstance(settings.get(k, kind()), kind) for k, kind in kinds.items()):
         raise SDDError(f"{record} does not say how {path.name} was made; evaluate again or take it away")
     return settings
 
@@ -31,6 +32,15 @@ def set_intervals(rows: list[dict], metric: str, draws: int, seed: int = 0) -> d
     means = {ALL: list(drawn.values()), UNSEEN: [v for name, v in drawn.items() if name not in seen_generators(rows)]}
     drawn |= {name: np.mean(values, axis=0) for name, values in means.items() if values}
     return {name: interval(values) for name, values in drawn.items()}
+
+
+def check_classes(rows: list[dict], path: Path) -> None:
+    """Refuse a test set without a scored image of each class: its AP, AUROC and accuracy would be of nothing."""
+    for name, part in by_generator(rows).items():
+        labels = [r["label"] for r in part if r["score"] is not None]
+        if len(set(labels)) < 2:
+            found = f"{labels.count(0)} real and {labels.count(1)} generated images with a score"
+            raise SDDError(f"{path}: test set {name} has {found}; compare scores of whole sets, with both classes")
 
 
 def expectations(rows: list[dict], path: Path, method: str, tables: Iterable[int]) -> tuple[list[Band], list[int]]:
@@ -78,6 +88,7 @@ def compare(path: Path, method: str = "", tables: Iterable[int] = (), draws: int
     method = method or settings_beside(path).get("method") or path.stem
     if method not in NAMES:
         raise SDDError(f"{path} does not say of which method it is; give --method with one of {', '.join(NAMES)}")
+    check_classes(rows, path)
     bands, numbers = expectations(rows, path, method, tables)
     metrics = dict.fromkeys([b.metric for b in bands] + [PAPER[n][0] for n in numbers])
     found = {metric: set_intervals(rows, metric, draws) for metric in metrics}

@@ -90,9 +90,9 @@ def data_hash(samples: list[Sample]) -> str:
     return hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
 
 
-def scan_paths(paths: list[str | Path]) -> list[Path]:
+def scan_paths(paths: list[str | Path], others: list[Path] | None = None) -> list[Path]:
     """Files as given, and the image files below each folder, sorted. What does not exist or cannot be opened, a folder too,
-    is kept for its error row."""
+    is kept for its error row. others: a list that takes the files in folders whose suffix is no image's."""
     found: list[Path] = []
     for p in map(Path, paths):
         if not os.path.isdir(p):
@@ -105,7 +105,10 @@ def scan_paths(paths: list[str | Path]) -> list[Path]:
                 below.clear()
                 continue
             seen.add(os.path.realpath(folder))
-            inside += [Path(folder, f) for f in files if Path(f).suffix.lower() in IMAGE_SUFFIXES]
+            images = [f for f in files if Path(f).suffix.lower() in IMAGE_SUFFIXES]
+            inside += [Path(folder, f) for f in images]
+            if others is not None:
+                others += [Path(folder, f) for f in sorted({*files} - {*images})]
         found += sorted(inside)
     return found
 

@@ -67,19 +67,30 @@ def declared(path: Path) -> set[str]:
     return {key(Requirement(line)) for line in lines}
 
 
-def weights() -> Iterator[Finding]:
-    """The embedded CLIP and the shipped checkpoint: there, and of their recorded hashes."""
+def clip() -> Iterator[Finding]:
+    """The embedded CLIP: there, and of its recorded hash."""
     from . import SDDError
-    from .embedded import FILE, cache_dir, check_cached, sha256
+    from .embedded import FILE, cache_dir, check_cached
 
-    clip = cache_dir() / FILE
-    if not clip.is_file():
-        yield Finding("fail", f"weights: CLIP is not in {clip.parent}", "python -m sddlib env (fetches 75 MB)")
+    try:
+        path = cache_dir() / FILE
+    except SDDError as e:
+        yield Finding("fail", f"weights: {one_line(e)}", "unset SDDLIB_CACHE, or name a folder in it")
+        return
+    if not path.is_file():
+        yield Finding("fail", f"weights: CLIP is not in {path.parent}", "python -m sddlib env (fetches 75 MB)")
     else:
         try:
-            yield Finding("ok", f"weights: {check_cached(clip)}, {clip.stat().st_size / 1e6:.0f} MB, hash as recorded")
+            yield Finding("ok", f"weights: {check_cached(path)}, {path.stat().st_size / 1e6:.0f} MB, hash as recorded")
         except SDDError as e:
-            yield Finding("fail", f"weights: {one_line(e)}", f"rm {clip}; python -m sddlib env")
+            yield Finding("fail", f"weights: {one_line(e)}", f"rm {path}; python -m sddlib env")
+
+
+def weights() -> Iterator[Finding]:
+    """The embedded CLIP and the shipped checkpoint: there, and of their recorded hashes."""
+    from .embedded import sha256
+
+    yield from clip()
     shipped = ROOT / "data" / "checkpoints" / "sdd-mini.safetensors"
     cure = f"git checkout -- {shipped.relative_to(ROOT).parent}"
     if not shipped.is_file() or not shipped.with_suffix(".json").is_file():

@@ -31,7 +31,14 @@ GRID = "grid."  # prefix of the tensors that hold scales and zero points beside 
 
 def cache_dir() -> Path:
     """Folder of fetched weights: ``$SDDLIB_CACHE``, or ``~/.cache/sddlib``."""
-    return Path(os.environ.get("SDDLIB_CACHE") or Path.home() / ".cache" / "sddlib").expanduser()
+    named = os.environ.get("SDDLIB_CACHE", "")
+    try:
+        folder = Path(named).expanduser() if named else Path.home() / ".cache" / "sddlib"
+    except RuntimeError as e:  # no such user, or one without a home
+        raise SDDError(f"SDDLIB_CACHE={named!r} is no folder ({e}); set it to the folder for fetched weights") from None
+    if folder.is_file():
+        raise SDDError(f"the cache folder {folder} is a file; set SDDLIB_CACHE to a folder")
+    return folder
 
 
 def fetch_embedded() -> Path:

@@ -4,6 +4,7 @@ import csv
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -92,9 +93,17 @@ def write_csv(rows: list[dict], path: str | Path, columns: Iterable[str] = COLUM
     """Write rows atomically: a killed run leaves the old file or the new one."""
     # a file name may be any bytes
     with replaced(Path(path)) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as f:
-        writer = csv.DictWriter(f, list(columns), extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        write_rows(f, rows, columns)
+
+
+def write_rows(file: TextIO, rows: Iterable[dict], columns: Iterable[str]) -> None:
+    """Header and rows as CSV. A row with a carriage return is quoted: the csv of Python 3.11 leaves one bare, which a
+    reader takes for the end of the row."""
+    how = {"fieldnames": list(columns), "extrasaction": "ignore", "lineterminator": "\n"}
+    plain, quoted = csv.DictWriter(file, **how), csv.DictWriter(file, **how, quoting=csv.QUOTE_ALL)
+    plain.writeheader()
+    for row in rows:
+        (quoted if any("\r" in v for v in row.values() if isinstance(v, str)) else plain).writerow(row)
 
 
 def read_scores(path: str | Path) -> list[dict]:

@@ -76,11 +76,13 @@ def read_executed(run_dir: Path, places: Places) -> tuple[list[Executed], dict[s
     for path in sorted((run_dir / "notebooks").glob("[0-9][0-9]_*.ipynb")):
         try:
             notebook = nbformat.read(path, 4)
+            hide_paths(notebook, places)
+            found.append(describe(path.stem, notebook))
         except (OSError, ValueError, nbformat.ValidationError, nbformat.reader.NotJSONError) as e:
             broken[path.stem] = places.hide(" ".join(str(e).split())[:200])
-            continue
-        hide_paths(notebook, places)
-        found.append(describe(path.stem, notebook))
+        except (AttributeError, LookupError, TypeError, RecursionError) as e:  # what JSON of another form leads to
+            said = " ".join(str(e).split())[:200]
+            broken[path.stem] = places.hide(f"it has not the form of an executed notebook: {type(e).__name__}: {said}")
     return found, broken
 
 

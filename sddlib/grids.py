@@ -93,7 +93,7 @@ def _sections(path: Path) -> dict:
         raise SDDError(f"grid {path} is missing; give a YAML file such as notebooks/grids/seeds.yaml")
     try:
         sections = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as e:
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
         raise SDDError(f"grid {path.name} is not valid YAML: {' '.join(str(e).split())}") from None
     if not isinstance(sections, dict):
         raise SDDError(f"grid {path.name} must hold `name: value` lines; it has {', '.join(KEYS)}")

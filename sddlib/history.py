@@ -1,7 +1,6 @@
 """What was looked at in a session of `09_explore`: rows, as a CSV and as an HTML table. No widgets."""
 
 import base64
-import csv
 import io
 from dataclasses import asdict
 from datetime import datetime
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from . import SDDError
 from .edits import Edits
-from .evaluate import write_csv
+from .evaluate import write_csv, write_rows
 from .explore import Look, Subject
 from .panels import rows_html, shown
 from .verdicts import verdict
@@ -37,9 +36,7 @@ def add(rows: list[dict], row: dict) -> None:
 def csv_text(rows: list[dict]) -> str:
     """All rows as CSV."""
     file = io.StringIO()
-    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    write_rows(file, rows, COLUMNS)
     return file.getvalue()
 
 

@@ -14,10 +14,14 @@ from . import SDDError
 from .executed import FAILED, Executed
 from .markup import Html, join, page, tag
 from .mathml import with_math
+from .pictures import one_sentence
 
 PHOTOGRAPHIC = 0.2  # bytes a pixel of a PNG above which it shows photographs
 WIDGET = "application/vnd.jupyter.widget-view+json"
-ACTIVE = re.compile(r"<\s*(script|iframe|object|embed|link|base)\b|\bon\w+\s*=|(src|href)\s*=\s*[\"']?(https?:)?//", re.I)
+ACTIVE = re.compile(
+    r"<\s*(script|iframe|object|embed|link|base)\b|\bon\w+\s*=|(src|href)\s*=\s*[\"']?((https?:)?//|javascript:)", re.I
+)
+BACK = "← Report of the run"
 
 
 def nbconvert():
@@ -38,14 +42,19 @@ def exporter():
     return made
 
 
+def quiet(text: str) -> str:
+    """A text of Markdown or HTML, its tags as text where one of them would run or load something."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text) if ACTIVE.search(text) else text
+
+
 def markdown(text: str) -> Html:
-    """Markdown of a notebook as HTML, formulas as MathML."""
-    return Html(nbconvert()[1](with_math(text)))
+    """Markdown of a notebook as HTML, formulas as MathML; markup that would run something is text."""
+    return Html(nbconvert()[1](with_math(quiet(text))))
 
 
 def smaller(png: bytes) -> tuple[bytes, tuple[int, int]]:
     """(the picture as WebP, its size in pixels): drawings without loss, photographs at quality 88."""
-    with Image.open(io.BytesIO(png)) as picture:
+    with one_sentence(), Image.open(io.BytesIO(png)) as picture:
         size = picture.size
         way = {"quality": 88} if len(png) > PHOTOGRAPHIC * size[0] * size[1] else {"lossless": True, "quality": 60}
         out = io.BytesIO()
@@ -84,9 +93,9 @@ def prepared(executed: Executed) -> tuple[NotebookNode, list[Html]]:
     notebook.metadata.pop("widgets", None)
     cells = notebook.cells
     for cell, after in zip(cells, [*cells[1:], None], strict=True):
-        if cell.cell_type == "markdown":
-            cell.source = with_math(cell.source)
         if cell.cell_type != "code":
+            source = quiet(cell.source)
+            cell.source = with_math(source) if cell.cell_type == "markdown" else source
             continue
         plain_outputs(cell)
         told = after.source if after is not None and after.cell_type == "markdown" else ""
@@ -103,7 +112,7 @@ def notebook_page(executed: Executed, before: str, after: str) -> str:
     notebook, pictures = prepared(executed)
     body, _ = exporter().from_notebook_node(notebook)
     body = re.sub(r"<!--picture (\d+)-->", lambda m: pictures[int(m[1])], body)
-    links = [tag("a", "← Report of the run", href="../report.html")]
+    links = [tag("a", BACK, href="../report.html")]
     links += [tag("span", f"{way} ", tag("a", n, href=f"{n}.html")) for way, n in (("before:", before), ("next:", after)) if n]
     what = "This notebook failed" if executed.state == FAILED else "This notebook did not finish"
     trouble = tag("p", f"{what}: {executed.reason}", class_="alarm") if executed.reason else None

@@ -13,7 +13,7 @@ from .evaluate import write_csv
 from .filefacts import cores, inspect_files
 from .leaks import leaks, telling
 from .profiles import ROOT, near
-from .verdicts import check_out
+from .verdicts import check_out, left_out, printable
 
 COLUMNS = ("path", "label", "generator", "family", "split", "photo")
 SHARES = {"train": 0.7, "val": 0.15, "test": 0.15}
@@ -23,24 +23,28 @@ FEW = 10  # photographs of the same generators below which all are trained on: o
 SHOWN = 5  # files that a list names
 
 
-def collect(real: Path, fake: Path, paired: bool = True) -> list[dict]:
+def collect(real: Path, fake: Path, paired: bool = True, say=print) -> list[dict]:
     """A row an image: path, label, generator, photo. A folder right below `fake` is a generator, images beside such folders are
     of one that is called as `fake` is. paired: an image and its regeneration of the same name (without suffix) show one
-    photograph; else each image is one of its own."""
+    photograph; else each image is one of its own. Files whose suffix is no image's are counted, which is said."""
     for folder in (real, fake):
         if not folder.is_dir():
             raise SDDError(f"{folder} is no folder; name the folder of real images, then that of generated ones")
     if real.resolve() in (fake.resolve(), *fake.resolve().parents) or fake.resolve() in real.resolve().parents:
         raise SDDError(f"{real} and {fake} lie in one another; keep real and generated images apart")
-    rows = []
+    rows, others = [], []
     for label, root in enumerate((real, fake)):
-        for path in scan_paths([root]):
+        for path in scan_paths([root], others):
+            if path.is_dir():  # only such as cannot be listed
+                raise SDDError(f"{path} cannot be opened; change its permissions")
             inside = path.relative_to(root)
             nested = label == 1 and len(inside.parts) > 1
             generator = (inside.parts[0] if nested else root.resolve().name) if label else CAMERA
             name = Path(*inside.parts[1:]) if nested else inside
             photo = name.with_suffix("").as_posix() if paired else f"{generator}/{name.as_posix()}"
             rows.append({"path": path, "label": label, "generator": generator, "photo": photo})
+    if others:
+        say(left_out(others))
     for name in {r["generator"] for r in rows if r["label"]}:
         if name == CAMERA or "+" in name:
             raise SDDError(f"generator {name!r} in {fake} has a name that means something else here; rename its folder")
@@ -53,7 +57,7 @@ def readable(rows: list[dict], facts: list[dict], say=print) -> list[dict]:
     kept, first, errors, twice = [], {}, [], []
     for row, found in zip(rows, facts, strict=True):
         if found["error"]:
-            errors.append(f"{row['path']}: {found['error']}")
+            errors.append(f"{printable(row['path'])}: {found['error']}")
             continue
         other = first.setdefault(found["sha256"], row)
         if other["label"] != row["label"]:
@@ -61,7 +65,7 @@ def readable(rows: list[dict], facts: list[dict], say=print) -> list[dict]:
         if other is row:
             kept.append(row | found)
         else:
-            twice.append(f"{row['path']} = {other['path']}")
+            twice.append(f"{printable(row['path'])} = {printable(other['path'])}")
     for title, lines in (("left out, unreadable", errors), ("left out, the same bytes as another file", twice)):
         if lines:
             say(f"{title}: {len(lines)}")
@@ -123,15 +127,27 @@ def given_away(rows: list[dict]) -> list[str]:
         found, bytes_alone = telling(leaks(reals + fakes) | {"n_real": len(reals), "n_fake": len(fakes)})
         if found and not bytes_alone:
             names = ", ".join(f"{name} {auroc:.2f}" for name, auroc in found.items())
-            said.append(f"warning: {generator}: the file alone tells real from generated (AUROC: {names})")
+            said.append(f"warning: {printable(generator)}: the file alone tells real from generated (AUROC: {names})")
     if said:
         said.append("a detector may learn that instead of the picture: bring both folders to one format and one size first")
     return said
 
 
+def check_earlier(target: Path) -> None:
+    """Refuse to replace a file that is no manifest of this command, as its first line says."""
+    if target.is_file() and target.stat().st_size:
+        with target.open(encoding="utf-8", errors="replace") as f:
+            if f.readline(1000).strip() != ",".join(COLUMNS):
+                raise SDDError(f"--out {target} exists and is no manifest of this command; name another file")
+
+
 def manifest_command(real: str, fake: str, out: str, unseen: list[str], paired: bool = True, workers: int | None = None) -> int:
     """Write OUT, a manifest, say what is in it and what the files give away, and how to go on. Returns 0."""
-    target, rows = Path(out), collect(Path(real), Path(fake), paired)
+    if not (real and fake):
+        raise SDDError("an empty path was given; name the folder of real images, then that of generated ones")
+    target = Path(out)
+    check_earlier(target)
+    rows = collect(Path(real), Path(fake), paired)
     check_out(target, [r["path"] for r in rows])
     if workers is not None and workers < 1:
         raise SDDError(f"--workers {workers} is no number of processes; use 1 or more")
@@ -140,12 +156,13 @@ def manifest_command(real: str, fake: str, out: str, unseen: list[str], paired: 
     base = target.resolve().parent
     write_csv([r | {"path": Path(os.path.relpath(r["path"].resolve(), base)).as_posix()} for r in rows], target, COLUMNS)
     count = Counter((r["split"], r["generator"]) for r in rows)
-    print(columns([["split", "generator", "images"], *([*key, n] for key, n in count.items())], 2))
+    print(columns([["split", "generator", "images"], *([part, printable(g), n] for (part, g), n in count.items())], 2))
     for line in given_away(rows):
         print(line)
     place, folder = target.resolve(), f"runs/{target.stem}"
     place = place.relative_to(ROOT) if place.is_relative_to(ROOT) else place
-    print(f"{len(rows)} images in {target}; go on with")
-    print(f"python -m sddlib run 02 03 04 --profile mini -p manifest={shlex.quote(str(place))} --run-dir {shlex.quote(folder)}")
-    print(f"python -m sddlib score IMAGES --checkpoint {shlex.quote(folder)}/checkpoints/sdd.safetensors")
+    place, folder = shlex.quote(printable(place)), shlex.quote(printable(folder))
+    print(f"{len(rows)} images in {printable(target)}; go on with")
+    print(f"python -m sddlib run 02 03 04 --profile mini -p manifest={place} --run-dir {folder}")
+    print(f"python -m sddlib score IMAGES --checkpoint {folder}/checkpoints/sdd.safetensors")
     return 0

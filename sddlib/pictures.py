@@ -3,6 +3,7 @@
 import io
 import os
 import stat
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,9 +56,11 @@ def open_content(content: bytes) -> tuple[Image.Image, str, tuple[int, int]]:
 
 
 def _read(file: str | Path | io.BytesIO) -> tuple[Image.Image, str, tuple[int, int]]:
-    with Image.open(file) as raw:
-        form, size = raw.format, raw.size
-        return to_rgb(raw), form, size
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a large picture or an odd tag
+        with Image.open(file) as raw:
+            form, size = raw.format, raw.size
+            return to_rgb(raw), form, size
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:

@@ -70,7 +70,7 @@ def _literals(path: Path, mtime_ns: int, size: int) -> dict:
     """What `parameters` returns for a notebook as it is on disk. A grid of runs asks for it thousands of times."""
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]  # nbformat would take a second to import, in every kernel
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise SDDError(f"{path.name} is no notebook ({type(e).__name__}: {e}); restore it") from None
     cells = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
     if len(cells) != 1:
@@ -111,7 +111,7 @@ def read_json(path: Path) -> dict:
         if isinstance(value, dict):
             return value
         why = "no object"
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         why = e
     raise SDDError(f"{path} is broken ({why}); delete it and run again")
 
@@ -129,7 +129,7 @@ def read_profile(profile: str) -> dict[str, dict]:
         )
     try:
         sections = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, ValueError) as e:
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
         raise SDDError(f"profile {path.name} is not valid YAML: {' '.join(str(e).split())}") from None
     if not isinstance(sections, dict) or not all(isinstance(s, dict) or s is None for s in sections.values()):
         raise SDDError(f"profile {path.name} must hold sections of `name: value` lines: common and one a notebook")
@@ -189,7 +189,7 @@ def parse_overrides(pairs: Iterable[str]) -> dict:
             raise SDDError(f"-p {pair!r} is not name=value")
         try:
             value = yaml.safe_load(text) if text.strip() else text
-        except (yaml.YAMLError, ValueError):
+        except (yaml.YAMLError, ValueError, RecursionError):
             raise SDDError(f"-p {name}: {text!r} is not a valid YAML value; quote it") from None
         # YAML 1.1 takes 5e-4 for a text: it asks for a dot and a sign
         values[name] = float(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d+\.?\d*[eE][+-]?\d+", value) else value

@@ -6,7 +6,8 @@ from . import SDDError
 from .disk import replaced
 from .executed import DONE, Places, read_executed
 from .markup import Html, join, page, tag
-from .notebook_page import notebook_page
+from .notebook_page import BACK, notebook_page
+from .profiles import notebook_names
 from .report import NAMES
 from .report_facts import abouts, optional_json, run_facts
 from .report_results import differences, generators, headline, lead, read_results
@@ -23,15 +24,18 @@ from .report_sections import (
     verb,
 )
 
+OVER = "sddlib · a run of the Semantic Discrepancy-aware Detector (SDD)"
+
 
 def read_contents(run_dir: Path) -> Contents:
     """All that a report needs; a missing or broken part is kept as the sentence that the page says of it."""
-    if not any((run_dir / name).exists() for name in ("run.json", "notebooks", "scores")):
-        raise SDDError(
-            f"{run_dir} is no run folder: it has no run.json, notebooks or scores; name one of `python -m sddlib run`"
-        )
     places = Places(run_dir)
     executed, broken = read_executed(run_dir, places)
+    ran = broken or any("papermill" in e.notebook.metadata for e in executed)  # a repository's own notebooks have not run
+    if not ran and not any((run_dir / name).exists() for name in ("run.json", "scores")):
+        raise SDDError(
+            f"{run_dir} is no run folder: it has no run.json, executed notebooks or scores; name one of `python -m sddlib run`"
+        )
     try:
         results, why = read_results(run_dir), ""
     except TROUBLE as e:
@@ -43,23 +47,41 @@ def write_report(run_dir: Path, target: Path | None = None) -> Path:
     """Write report.html and html/NOTEBOOK.html into the run folder, or into `target`; returns the path of the report.
 
     The pages link one another by relative paths and load nothing else, so that the folder can be moved. SDDError where
-    run_dir is no run folder; whatever of a run is missing, the page says so.
+    run_dir is no run folder, or where a page would replace one in `target` that is none of a report; whatever of a run is
+    missing, the page says so.
     """
-    contents, target = read_contents(run_dir), target or run_dir
-    places = contents.places
+    contents = read_contents(run_dir)
+    places, names = contents.places, [e.name for e in contents.executed]
+    if target is not None:
+        check_target(target, names)
+    target = target or run_dir
     (target / "html").mkdir(parents=True, exist_ok=True)
-    names = [e.name for e in contents.executed]
-    for old in (target / "html").glob("[0-9][0-9]_*.html"):
-        if old.stem not in names:
+    for name in set(notebook_names()) - set(names):
+        if is_ours(old := target / "html" / f"{name}.html"):
             old.unlink()  # of a notebook that this run does not have
     for executed, before, after in zip(contents.executed, ["", *names], [*names[1:], ""], strict=False):
         try:
             text = notebook_page(executed, before, after)
         except TROUBLE as e:
-            text = page(executed.title, tag("p", f"This notebook cannot be shown: {places.hide(str(e))}", class_="alarm"))
+            said = tag("p", f"This notebook cannot be shown: {places.hide(str(e))}", class_="alarm")
+            text = page(executed.title, join(tag("nav", tag("a", BACK, href="../report.html")), said))
         save(target / "html" / f"{executed.name}.html", text)
     save(target / "report.html", report_page(contents))
     return target / "report.html"
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is a page of a report, by what every one of them says."""
+    return path.is_file() and any(mark in path.read_text(encoding="utf-8", errors="replace") for mark in (OVER, f">{BACK}</a>"))
+
+
+def check_target(target: Path, names: list[str]) -> None:
+    """Refuse a `target` that is a file, or where a page of the notebooks `names` would replace one that is no report's."""
+    if target.exists() and not target.is_dir():
+        raise SDDError(f"--to {target} is a file; name a folder")
+    for path in (target / "report.html", *(target / "html" / f"{name}.html" for name in names)):
+        if path.exists() and not is_ours(path):
+            raise SDDError(f"--to {target}: {path.relative_to(target)} is there and no page of a report; name another folder")
 
 
 def save(path: Path, text: str) -> None:
@@ -78,7 +100,7 @@ def report_page(contents: Contents) -> str:
     ]
     links = tag("nav", [tag("a", title, href=f"#{key}") for key, title, _ in sections], aria_label="on this page")
     parts = [tag("section", tag("h2", title), part(contents, make), id=key) for key, title, make in sections]
-    over = tag("p", "sddlib · a run of the Semantic Discrepancy-aware Detector (SDD)", class_="over")
+    over = tag("p", OVER, class_="over")
     top = tag("header", over, tag("h1", "Real photograph or generated image?"), part(contents, answer), part(contents, alarms))
     return page("Run report: real photograph or generated image?", join(top, links, tag("main", parts)))
 

@@ -95,7 +95,11 @@ def figure(contents: Contents, name: str) -> Html:
     link = tag("p", "From ", tag("a", notebook, href=f"html/{notebook}.html")) if notebook else None
     said = markdown(text) if text else Html(tag("p", alt))
     png = (contents.run_dir / "figures" / f"{name}.png").read_bytes()
-    drawing = tag("div", image(png, alt, 150), class_="figure", tabindex=0, role="group", aria_label=f"Figure: {question}")
+    try:
+        picture = image(png, alt, 150)
+    except SDDError as e:
+        raise SDDError(f"figures/{name}.png: {e}") from None
+    drawing = tag("div", picture, class_="figure", tabindex=0, role="group", aria_label=f"Figure: {question}")
     return tag("figure", tag("h3", question), drawing, tag("figcaption", said, link), id=name)
 
 

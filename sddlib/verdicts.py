@@ -2,10 +2,11 @@
 
 import os
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from . import SDDError
 from .columns import columns
-from .data import scan_paths
+from .data import IMAGE_SUFFIXES, scan_paths
 from .evaluate import iter_scores, write_csv
 from .profiles import ROOT
 
@@ -33,10 +34,8 @@ def check_out(out: Path, inputs: list[Path], option: str = "--out") -> None:
         raise SDDError(f"{option} {out}: its folder does not exist; make it first")
     if out.exists() and (not out.is_file() or any(os.path.exists(p) and os.path.samefile(p, out) for p in inputs)):
         raise SDDError(f"{option} {out} is an input or no regular file; name another file")
-    trial = out.with_name(out.name + ".part")
-    try:
-        trial.touch()
-        trial.unlink()
+    try:  # under a name that no file has, and no shorter than that of the file which is written at the end
+        NamedTemporaryFile(dir=out.parent, prefix=f"{out.name}.", suffix=".part").close()
     except OSError as e:
         raise SDDError(f"{option} {out} cannot be written ({e.strerror}); name another file") from None
 
@@ -53,8 +52,14 @@ def score_to_csv(paths: list[str], out: Path, checkpoint: Path | None, threshold
         raise SDDError(f"--threshold {threshold} is no probability; use 0 to 1")
     if not all(map(str, paths)):
         raise SDDError("an empty path was given; name files or folders")
-    files, checkpoint = scan_paths(paths), checkpoint or SHIPPED
+    checkpoint = checkpoint or SHIPPED
+    if checkpoint.is_dir():
+        raise SDDError(f"checkpoint {checkpoint} is a folder; name the .safetensors file")
+    others: list[Path] = []
+    files = scan_paths(paths, others)
     check_out(out, [*files, checkpoint, checkpoint.with_suffix(".json")])
+    if others:
+        print(left_out(others))
     if not files:
         raise SDDError(f"no image files in {', '.join(map(str, paths))}; name files, or folders that hold some")
     from .recipes import load_scorer  # heavy: not before it is needed
@@ -77,14 +82,21 @@ def score_to_csv(paths: list[str], out: Path, checkpoint: Path | None, threshold
         )
     if len(rows) <= FEW:
         print(columns([["P(generated)", "verdict", "file"], *map(judged, rows)], right_from=3))
-    print(f"{count['fake']} fake, {count['real']} real, {count['']} unreadable, threshold {threshold:.4g}; rows in {out}")
+    said = f"{count['fake']} fake, {count['real']} real, {count['']} unreadable, threshold {threshold:.4g}"
+    print(f"{said}; rows in {printable(out)}")
     if threshold == model.about.get("threshold"):
         print(error_rates(model.about))
     return rows
 
 
-def printable(path: str) -> str:
+def left_out(others: list[Path]) -> str:
+    """The sentence on files in folders that are not looked at."""
+    return f"{len(others)} files left out: no suffix of {', '.join(sorted(IMAGE_SUFFIXES))}"
+
+
+def printable(path: str | Path) -> str:
     """A file's name on one line, whatever bytes it is made of."""
+    path = str(path)
     return path if path.isprintable() else ascii(path)[1:-1]
 
 

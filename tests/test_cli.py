@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sddlib import SDDError, verdicts
 from sddlib import __main__ as cli
-from sddlib import verdicts
 from sddlib.evaluate import iter_scores
+from sddlib.pictures import open_image
 from sddlib.profiles import ROOT
 from sddlib.verdicts import COLUMNS
 
@@ -48,6 +49,7 @@ def test_score_writes_a_row_for_every_file_good_or_not(smoke_run, pictures, tmp_
     said = capsys.readouterr().out
     assert "3 unreadable" in said
     printed = said.splitlines()  # so few files are printed too, then what the checkpoint knows of its errors
+    assert printed.pop(0).startswith("1 files left out: no suffix of .bmp, .gif, .jpeg, .jpg")
     assert printed[0].split() == ["P(generated)", "verdict", "file"] and len(printed) == 8
     for row, line in zip(rows, printed[1:6], strict=True):
         assert line.split()[-1 if row["verdict"] else 0] == (row["path"] if row["verdict"] else "none")
@@ -100,7 +102,12 @@ def test_verdict_does_not_depend_on_the_batch(smoke_run, pictures, tmp_path):
     "arguments, named",
     [
         (["score", "x.png", "--checkpoint", "none.safetensors"], "none.safetensors is missing"),
+        (["score", "x.png", "--checkpoint", "."], "checkpoint . is a folder; name the .safetensors file"),
+        (["score", "x.png", "--checkpoint", ""], "checkpoint . is a folder"),
         (["score", "x.png", "--batch", "0"], "--batch 0"),
+        (["manifest", "", "x", "--out", "m.csv"], "an empty path was given"),
+        (["manifest", "x", "", "--out", "m.csv"], "an empty path was given"),
+        (["run", "03", "-p", "epochs=" + "[" * 5000], "is not a valid YAML value"),
         (["score", "x.png", "--threshold", "2"], "--threshold 2"),
         (["score", "x.png", "--out", "no/such/folder/v.csv"], "its folder does not exist"),
         (["score", "x.png", "--out", "."], "--out . is a folder"),
@@ -147,6 +154,21 @@ def test_out_never_replaces_an_input(smoke_run, pictures, capsys):
         assert cli.main(["score", str(pictures), "--checkpoint", str(checkpoint), "--out", str(path)]) == 2
         assert "is an input or no regular file" in capsys.readouterr().err
     assert all(p.read_bytes() == content for p, content in before.items())
+
+
+def test_a_file_that_ends_in_part_is_left_alone_and_nothing_stays_of_the_trial(tmp_path):
+    mine = tmp_path / "v.csv.part"
+    mine.write_text("mine")
+    verdicts.check_out(tmp_path / "v.csv", [])
+    assert mine.read_text() == "mine" and list(tmp_path.iterdir()) == [mine]
+    with pytest.raises(SDDError, match="File name too long"):
+        verdicts.check_out(tmp_path / ("x" * 245), [])  # fits by itself, but not what it is written as
+
+
+def test_score_says_nothing_of_pillows_own_about_a_large_picture(tmp_path, monkeypatch, recwarn):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    assert open_image(tmp_path / "a.png")[2] == (40, 40) and not recwarn.list
 
 
 def test_ctrl_c_keeps_the_rows_scored_so_far(smoke_run, pictures, tmp_path, monkeypatch, capsys):

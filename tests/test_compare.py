@@ -217,6 +217,18 @@ def test_mistakes_are_one_line_and_exit_with_2(runs, bands, tmp_path, capsys):
     assert main(["compare", str(toy), "--draws", "0"]) == 2 and "--draws 0" in capsys.readouterr().err
 
 
+def test_set_of_one_class_is_refused_with_its_counts(tmp_path, capsys):
+    rows = [r for r in univfd_rows() if r["split"] != "test" or r["label"] or "progan" not in r["generator"].split("+")]
+    assert run(save(rows, tmp_path / "sdd.csv")) == 2
+    assert "test set progan has 0 real and" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("settings", [{"protocol": "full-native"}, {"method": ["sdd"]}, {"protocol": None}])
+def test_record_of_another_form_is_one_line(settings, tmp_path, capsys):
+    assert run(save(univfd_rows(), tmp_path / "sdd.csv", **settings)) == 2
+    assert "does not say how sdd.csv was made" in capsys.readouterr().err
+
+
 def renamed(rows: list[dict]) -> list[dict]:
     return [r | {"generator": r["generator"] + "_mine"} for r in rows]
 

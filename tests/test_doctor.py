@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from sddlib import SDDError, doctor, embedded, machine
 from sddlib import __main__ as cli
-from sddlib import doctor, embedded, machine
 from sddlib.machine import Finding
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -168,6 +168,15 @@ def test_weights_of_another_hash_are_found_and_the_cure_deletes_them(cache, cont
     trouble = one(doctor.weights)
     assert trouble.level == "fail" and said in trouble.what
     assert trouble.cure == f"rm {cache}; python -m sddlib env"
+
+
+def test_cache_that_cannot_be_a_folder_is_one_sentence(cache, monkeypatch):
+    for named, said in ((str(cache), "is a file; set SDDLIB_CACHE to a folder"), ("~no-such-user/x", "SDDLIB_CACHE='~no-")):
+        monkeypatch.setenv("SDDLIB_CACHE", named)
+        with pytest.raises(SDDError, match=said):
+            embedded.cache_dir()
+        first, second = doctor.weights()
+        assert (first.level, second.level) == ("fail", "ok") and said in first.what and "SDDLIB_CACHE" in first.cure
 
 
 def test_missing_weights_are_fetched_by_the_cure(cache):

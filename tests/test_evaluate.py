@@ -12,7 +12,7 @@ from torch import nn
 from sddlib import SDDError, intervals
 from sddlib.baselines.lora import LinearOutput
 from sddlib.benchmarks import opposed
-from sddlib.data import Sample, normalised
+from sddlib.data import Sample, normalised, read_csv
 from sddlib.evaluate import (
     COLUMNS,
     by_generator,
@@ -124,6 +124,13 @@ def test_scores_file_comes_back_as_it_was_written(tmp_path):
         (1, "gan", "p3"),
     ]
     assert back[1]["error"] == "no such file" and not list(tmp_path.glob("*.part"))
+
+
+def test_any_name_comes_back_from_a_csv(tmp_path):
+    names = ["a\rb.png", "c\nd.png", "\r", 'e,"f".png', "caf\udce9.png", "plain.png"]
+    write_csv([{"path": name, "score": 0.5} for name in names], tmp_path / "s.csv", ("path", "score"))
+    assert [r["path"] for r in read_csv(tmp_path / "s.csv")] == names
+    assert (tmp_path / "s.csv").read_bytes().endswith(b"\nplain.png,0.5\n")  # no marks where none are needed
 
 
 def test_broken_scores_files_are_one_sentence(tmp_path):

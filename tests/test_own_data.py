@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 
 import numpy as np
@@ -142,6 +143,52 @@ def test_mistakes_are_one_line(folders, capsys, tmp_path):
         err = capsys.readouterr().err
         assert said in err and len(err.splitlines()) == 1
     assert cli.main(["manifest", str(folders / "photos"), str(folders / "made"), "--out", str(folders)]) == 2
+
+
+def test_files_of_other_suffixes_are_counted(tmp_path):
+    for name in ("real/a.png", "real/b.heic", "fake/a.png", "fake/c.avif", "fake/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    said = []
+    assert len(collect(tmp_path / "real", tmp_path / "fake", say=said.append)) == 2
+    (line,) = said
+    assert line.startswith("3 files left out: no suffix of .bmp,") and ".png" in line
+
+
+@pytest.mark.parametrize("closed", ["photos", "made", "made/gan"])
+def test_folder_that_cannot_be_opened_is_named(closed, folders, monkeypatch, capsys):
+    listing = os.scandir
+
+    def scandir(path):
+        if str(path) == str(folders / closed):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listing(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert make(folders) == 2
+    assert f"{folders / closed} cannot be opened; change its permissions" in capsys.readouterr().err
+
+
+def test_out_replaces_a_manifest_and_nothing_else(folders, capsys):
+    for text in ("my notes\n", "path,label,generator,family,split,photo,score\n"):
+        (folders / "my.csv").write_text(text)
+        assert make(folders) == 2 and (folders / "my.csv").read_text() == text
+        assert "my.csv exists and is no manifest of this command; name another file" in capsys.readouterr().err
+    (folders / "my.csv").unlink()
+    assert make(folders) == make(folders) == 0
+
+
+def test_names_of_any_bytes_are_printed_on_one_line(folders, capsys):
+    made, names = os.fsencode(folders / "made"), (b"caf\xe9", b"line\nbreak")
+    for name in names:
+        try:
+            shutil.copytree(made + b"/gan", made + b"/" + name)
+        except OSError:
+            pytest.skip("this file system takes UTF-8 names only")
+    assert make(folders) == 0
+    said = capsys.readouterr().out
+    assert "left out, the same bytes as another file: 80" in said and "\udce9" not in said and "line\nbreak" not in said
+    assert "caf\\udce9" in said or "line\\nbreak" in said
 
 
 def test_two_folders_become_a_trained_and_scored_detector(folders, command):

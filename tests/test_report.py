@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from pages import notebook, read, rows, words
 from sklearn.metrics import average_precision_score
 
@@ -174,7 +174,7 @@ def test_run_of_one_method_has_no_difference_and_says_so(smoke_run, tmp_path):
         ("checkpoints/sdd.json", "sdd.json is broken"),
         ("metrics/04_evaluate.json", "04_evaluate.json is broken"),
         ("notebooks/03_train.ipynb", "03_train : its executed copy cannot be read"),
-        ("figures/scores_sdd.png", "cannot identify image file"),
+        ("figures/scores_sdd.png", "figures/scores_sdd.png: not an image file"),
     ],
 )
 def test_broken_file_is_named_and_hides_nothing_else(broken, said, smoke_run, tmp_path):
@@ -243,11 +243,12 @@ def test_report_command_writes_again_and_elsewhere_and_takes_away_old_pages(smok
     assert capsys.readouterr().out == f"report: {run / 'report.html'}\n"
     target = tmp_path / "kept"
     (target / "html").mkdir(parents=True)
-    (target / "html" / "07_old.html").touch()
-    (target / "html" / "mine.html").touch()
+    shutil.copy2(smoke_run.dir / "html" / "04_evaluate.html", target / "html" / "04_evaluate.html")  # of an earlier report
+    for name in ("mine", "05_ablations"):
+        (target / "html" / f"{name}.html").touch()
     assert cli.main(["report", str(run), "--to", str(target)]) == 0
     names = {p.stem for p in (run / "notebooks").glob("*.ipynb")}
-    assert {p.stem for p in (target / "html").iterdir()} == names | {"mine"}
+    assert {p.stem for p in (target / "html").iterdir()} == names | {"mine", "05_ablations"}
     assert (target / "report.html").read_text() == (run / "report.html").read_text()
 
 
@@ -256,6 +257,53 @@ def test_folder_that_is_no_run_is_refused_in_a_line(tmp_path, capsys):
     assert "is no run folder" in capsys.readouterr().err and not list(tmp_path.iterdir())
     assert cli.main(["report", str(tmp_path / "nowhere")]) == 2
     assert "nowhere is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["report.html", "html/03_train.html"])
+def test_pages_that_are_no_reports_are_not_replaced(name, smoke_run, tmp_path, capsys):
+    run, target = small_run(tmp_path / "run", smoke_run, *TWO), tmp_path / "kept"
+    (target / name).parent.mkdir(parents=True)
+    (target / name).write_text("mine")
+    assert cli.main(["report", str(run), "--to", str(target)]) == 2
+    assert f"{name} is there and no page of a report" in capsys.readouterr().err
+    assert [p.read_text() for p in target.rglob("*.html")] == ["mine"]
+    assert cli.main(["report", str(run), "--to", str(target / name)]) == 2
+    assert f"{name} is a file; name a folder" in capsys.readouterr().err
+
+
+def test_notebooks_that_have_not_run_make_no_run_folder(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    nbformat.write(new_notebook(cells=[new_markdown_cell("# Why?")]), tmp_path / "notebooks" / "03_train.ipynb")
+    with pytest.raises(SDDError, match="is no run folder"):
+        write_report(tmp_path)
+
+
+CELL = {"cell_type": "markdown", "metadata": {}}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [[], {"cells": 5}, {"cells": [CELL]}, {"cells": [], "metadata": {"papermill": None}}, {"cells": [CELL | {"source": 5}]}],
+)
+def test_notebook_of_another_form_is_named(content, tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    whole = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}}
+    text = json.dumps(whole | content if isinstance(content, dict) else content)
+    for name, said in (("03_train", text), ("04_evaluate", "[" * 100_000)):
+        (tmp_path / "notebooks" / f"{name}.ipynb").write_text(said)
+    page = words(write_report(tmp_path).read_text(encoding="utf-8"))
+    for name in ("03_train", "04_evaluate"):
+        assert f"{name}: its executed copy cannot be read (it has not the form of an executed notebook" in page
+
+
+def test_figure_with_a_broken_chunk_is_named(smoke_run, tmp_path):
+    run = small_run(tmp_path / "run", smoke_run, "scores", "figures/scores_sdd.png", "figures/ap_by_generator.png")
+    png = (run / "figures" / "scores_sdd.png").read_bytes()
+    at = png.index(b"IDAT") + 4
+    for broken in (png[:at] + bytes(4) + png[at + 4 :], png[: at + 20], png[:8] + bytes(30)):
+        (run / "figures" / "scores_sdd.png").write_bytes(broken)
+        text = words(write_report(run).read_text(encoding="utf-8"))
+        assert "This part cannot be shown: figures/scores_sdd.png: " in text and "Which generators are caught?" in text
 
 
 def test_changed_checkpoint_is_told_from_what_its_json_describes(smoke_run, tmp_path):

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_output, new_raw_cell
 from pages import Parsed, notebook, read
 
 from sddlib.executed import Places, describe
 from sddlib.markup import tag
 from sddlib.mathml import FORMULA, mathml, with_math
-from sddlib.notebook_page import notebook_page
+from sddlib.notebook_page import markdown, notebook_page
 from sddlib.runs import write_json
 
 ROOT = Path(__file__).parent.parent
@@ -105,6 +105,22 @@ def test_widgets_and_active_outputs_are_replaced_by_words():
     assert not page.of("script")
     assert "plain words" in text and "more words" in text and "kept" in text and "not this" not in text
     assert text.count("an interactive control") == 1 and "VBox" not in text and "it/s" not in text
+
+
+@pytest.mark.parametrize("make", [new_markdown_cell, new_raw_cell])
+@pytest.mark.parametrize("tag", ["<script>x()</script>", "<img src=a.png onerror=x()>", "<a href='javascript:x()'>y</a>"])
+def test_active_markup_in_text_cells_is_shown_as_text(make, tag):
+    cells = new_markdown_cell("# What?"), make(f"Before **bold** {tag} after"), new_markdown_cell("a<br>b, one = 3")
+    page = Parsed(notebook_page(describe("09_explore", notebook(*cells)), "", ""))
+    assert not page.of("script") and not page.of("img") and len(page.of("a")) == 1 and not page.problems
+    assert "x()" in " ".join(page.text) and "x()" in markup_text(tag)
+
+
+def markup_text(tag: str) -> str:
+    """A caption on the report's own page."""
+    page = Parsed(markdown(f"Caption {tag}"))
+    assert not page.of("script") and not page.of("img") and not page.of("a")
+    return " ".join(page.text)
 
 
 def test_formulas_are_drawn_by_the_browser_or_shown_as_written():

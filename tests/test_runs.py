@@ -228,7 +228,7 @@ def test_summary_leaves_out_later_numbers_only_when_checkpoints_were_made_anew(t
 
 
 def test_broken_run_record_is_one_sentence(three_notebooks):
-    for text in ("", "{", "[]", "null"):
+    for text in ("", "{", "[]", "null", "[" * 100_000):
         three_notebooks.mkdir(exist_ok=True)
         (three_notebooks / "run.json").write_text(text)
         with pytest.raises(SDDError, match="run.json is broken"):
@@ -248,7 +248,7 @@ def test_source_as_one_text_or_as_lines_is_the_same_and_what_is_no_notebook_is_n
     notebook["cells"][0]["source"] = "".join(notebook["cells"][0]["source"])
     path.write_text(json.dumps(notebook))
     assert profiles.parameters("00_a") == {"seed": 0, "run_dir": ""}
-    for text in ("", "{", "[]", "{}", "null"):
+    for text in ("", "{", "[]", "{}", "null", "[" * 100_000):
         path.write_text(text)
         with pytest.raises(SDDError, match=r"00_a.ipynb is no notebook .*restore it"):
             profiles.parameters("00_a")

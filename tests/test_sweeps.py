@@ -175,7 +175,12 @@ def test_mistake_in_a_grid_is_named(tmp_path, sections, named):
 
 
 def test_grid_files_that_are_none_are_named(tmp_path):
-    for text, named in (("notebooks: [", "not valid YAML"), ("- 1", "must hold `name: value` lines"), ("", "must hold")):
+    for text, named in (
+        ("notebooks: [", "not valid YAML"),
+        ("[" * 5000, "not valid YAML"),
+        ("- 1", "must hold `name: value` lines"),
+        ("", "must hold"),
+    ):
         (tmp_path / "g.yaml").write_text(text)
         with pytest.raises(SDDError, match=named):
             read_grid(tmp_path / "g.yaml")
