@@ -281,6 +281,10 @@ def test_changes_are_paired_and_a_lead_is_sdds():
     ranks = robustness_stats.rankings(grid, set(), 50, 0)
     assert ranks["change"]["sdd", NATIVE] == (0, 0, 0) and ranks["change"]["sdd", "blur1"][2] < 0
     assert ranks["lead"]["probe", NATIVE][0] == pytest.approx(ranks["auroc"]["sdd", NATIVE][0] - 0.5)
+    sided, change = robustness_stats.one_sided(planted(native, worse), JPEGS, set(), 20, 0)
+    before = ranks["auroc"]["sdd", NATIVE][0]
+    for who in ("both", "reals", "fakes"):
+        assert change[who]["sdd", EQUAL][0] == pytest.approx(sided[who]["sdd", EQUAL][0] - before)
     table = robustness_stats.grid_table(
         robustness_stats.shares_right(grid, {"sdd": 0.5, "probe": 0.5}, set(), 20, 0), ranks, grid
     )
