@@ -43,7 +43,7 @@ def copy_of_explorer(folder: Path, run: Path) -> Path:
     """09_explore in a folder of its own, with its parameters as they are but for the run folder."""
     folder.mkdir(parents=True)
     notebook = json.loads((ROOT / "notebooks" / "09_explore.ipynb").read_text())
-    cell = notebook["cells"][1]
+    cell = next(c for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", []))
     cell["source"] = [line.replace('run_dir = ""', f"run_dir = {str(run)!r}") for line in cell["source"]]
     path = folder / "09_explore.ipynb"
     path.write_text(json.dumps(notebook))

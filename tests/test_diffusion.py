@@ -68,10 +68,11 @@ def test_the_model_is_asked_about_the_level_that_a_picture_has(constant):
 
 
 def test_dire_of_a_picture_that_the_model_made_is_smaller_than_of_a_photograph():
-    """The paper's claim, with the model that is shipped and photographs that it has not seen."""
-    model, count = Diffusion(MINI, 10), 12
+    """The paper's claim, with the model that is shipped, at its own 64 px, and photographs that it has not seen. It takes
+    steps: with 10 of them at 32 px both had about the same (0.067 and 0.074)."""
+    model, count = Diffusion(MINI, 20), 12
     test = [s for s in read_manifest(ROOT / "data" / "manifest.csv", ("test",)) if not s.label][:: 150 // count][:count]
-    photographs = torch.stack([to_signed(cut(decode(s.path), 32)) for s in test])
+    photographs = torch.stack([to_signed(cut(decode(s.path), 64)) for s in test])
     with torch.no_grad():
         made = model.generate(torch.randn(photographs.shape, generator=torch.Generator().manual_seed(0))).clamp(-1, 1)
     errors = [dire(x, model.maps(x)[1]).mean((1, 2, 3)) for x in (made, photographs)]
