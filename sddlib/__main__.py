@@ -29,6 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
         return sub
 
     add("env")
+    add("doctor")
     for sub in (add("run"), add("train")):
         if sub.get_default("function") is commands.run:
             sub.add_argument(
@@ -78,6 +79,16 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("names", nargs="*", metavar="NAME", help="figures to copy (default: all of the run)")
     sub.add_argument("--run", metavar="DIR", help="run folder (default: runs/latest)")
     sub.add_argument("--to", metavar="DIR", help="target folder (default: figures/)")
+    sub = add("manifest")
+    sub.add_argument("real", metavar="REAL_DIR", help="folder of real images")
+    sub.add_argument("fake", metavar="FAKE_DIR", help="folder of generated images; folders in it are generators")
+    sub.add_argument("--out", required=True, metavar="CSV", help="the manifest to write")
+    sub.add_argument("--unseen", nargs="+", default=[], metavar="GENERATOR", help="generators for test alone")
+    sub.add_argument("--unpaired", action="store_true", help="equal names mean nothing (else: the same photograph, one split)")
+    sub.add_argument("--workers", type=int, metavar="N", help="processes that decode (default: one for each core)")
+    sub = add("report")
+    sub.add_argument("run", nargs="?", metavar="RUN", help="run folder (default: runs/latest)")
+    sub.add_argument("--to", metavar="DIR", help="write the pages there (default: into the run folder)")
     sub = add("verify")
     sub.add_argument("root", metavar="ROOT", help="the benchmark's folder, or its manifest CSV")
     sub.add_argument("--layout", required=True, metavar="NAME", help="manifest, univfd, synris or folder")
@@ -97,7 +108,7 @@ def interrupted(*_) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code: 0 done, 1 something is not as expected (compare), 2 a mistake named in one line, 130 interrupted."""
+    """Exit code: 0 done, 1 something is not as expected (compare, doctor), 2 a mistake named in one line, 130 interrupted."""
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in OWN_OPTIONS:
         args = argparse.Namespace(function=getattr(commands, argv[0]), rest=argv[1:])

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from . import SDDError
@@ -13,6 +14,14 @@ def env(args) -> int:
 
     print(f"embedded CLIP: {fetch_embedded()}")
     return 0
+
+
+def doctor(args) -> int:
+    """Look at versions, device, memory, disk, weights, data, kernels and widgets; name a cure for each fault. Exit code 1: one
+    of them is a [fail]."""
+    from .doctor import doctor as look
+
+    return look()
 
 
 def run(args, names: list[str] | None = None) -> int:
@@ -41,7 +50,12 @@ def run(args, names: list[str] | None = None) -> int:
     else:
         folder = args.folder = Path(args.run_dir).resolve() if args.run_dir else new_run_dir(args.profile)
         print(f"run folder {shown(folder)}: {', '.join(chosen)} with profile {args.profile}", flush=True)
-        summary = run_notebooks(chosen, args.profile, overrides, folder, lambda text: print(text, flush=True))
+        try:
+            summary = run_notebooks(chosen, args.profile, overrides, folder, lambda text: print(text, flush=True))
+        except SDDError:
+            if (folder / "notebooks").is_dir():  # a notebook has failed, and the report says which
+                say_report(folder)
+            raise
     if any(name >= "04" for name in chosen) and (folder / "scores").is_dir():
         from .report import generator_table, read_run  # heavy: not before it is needed
 
@@ -50,6 +64,29 @@ def run(args, names: list[str] | None = None) -> int:
     for what in ("notebooks", "figures", "scores", "checkpoints", "summary.json"):
         if (folder / what).exists():
             print(f"{what}: {shown(folder / what)}")
+    say_report(folder)
+    return 0
+
+
+def say_report(folder: Path) -> None:
+    """Write the report of a run and print its path. What goes wrong with it is said and changes nothing of the run."""
+    from .runs import shown
+
+    try:
+        from .report_page import write_report
+
+        print(f"report: {shown(write_report(folder))}", flush=True)
+    except Exception as e:  # hours of computing must not look failed for a page about them
+        said = " ".join(f"{type(e).__name__}: {e}".split())
+        print(f"sddlib: no report ({said}); make it again with `python -m sddlib report {shown(folder)}`", file=sys.stderr)
+
+
+def report(args) -> int:
+    """Write report.html of a run again, with a page of each executed notebook beside it, into its folder or elsewhere."""
+    from .report_page import write_report
+    from .runs import find_run, shown
+
+    print(f"report: {shown(write_report(find_run(args.run), Path(args.to).resolve() if args.to else None))}")
     return 0
 
 
@@ -141,6 +178,14 @@ def figures(args) -> int:
         for suffix in (".svg", ".png"):
             print(shown(Path(shutil.copy2(found[name].with_suffix(suffix), target / f"{name}{suffix}"))))
     return 0
+
+
+def manifest(args) -> int:
+    """Make a benchmark of two folders of your own, one of real and one of generated images: a manifest CSV with splits, and a
+    warning where the files alone tell the classes apart."""
+    from .own_data import manifest_command
+
+    return manifest_command(args.real, args.fake, args.out, args.unseen, not args.unpaired, args.workers)
 
 
 def verify(args) -> int:

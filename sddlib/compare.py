@@ -11,7 +11,7 @@ from .expected import ALL, UNSEEN, Band, earlier_bands, paper_bands, read_expect
 from .intervals import WEIGHTED, interval, set_draws
 from .profiles import read_json
 from .report import NAMES, columns
-from .tables import MAIN, PAPER, common_sets
+from .tables import MAIN, PAPER, common_sets, size, sized
 
 NATIVE = "full-native"  # the protocol that data/expected.csv was made with
 
@@ -55,12 +55,14 @@ def expectations(rows: list[dict], path: Path, method: str, tables: Iterable[int
     return [], tables
 
 
-def sizes(rows: list[dict]) -> dict[str, str]:
-    """N of reals and fakes with a score, of every test set."""
+def sizes(rows: list[dict], numbers: list[int]) -> dict[str, str]:
+    """N of reals and fakes with a score, of every test set; starred where a table of the paper is about another number."""
+    published = {t.name: t for n in numbers for t in PAPER[n][2]}
     found = {}
     for name, part in by_generator(rows).items():
         labels = [r["label"] for r in part if r["score"] is not None]
-        found[name] = f"{labels.count(0)}+{labels.count(1)}"
+        line = {"n_real": labels.count(0), "n_fake": labels.count(1)}
+        found[name] = sized(published[name], line) if name in published else size(line)
     return found
 
 
@@ -80,7 +82,7 @@ def compare(path: Path, method: str = "", tables: Iterable[int] = (), draws: int
     metrics = dict.fromkeys([b.metric for b in bands] + [PAPER[n][0] for n in numbers])
     found = {metric: set_intervals(rows, metric, draws) for metric in metrics}
     bands += [band for n in numbers for band in paper_bands(n, found[PAPER[n][0]])]
-    body, outside, counts = [], 0, sizes(rows)
+    body, outside, counts = [], 0, sizes(rows, numbers)
     for band in bands:
         value, low, high = found[band.metric][band.set]
         verdict = "below" if value < band.low else "above" if value > band.high else "inside"
@@ -89,6 +91,8 @@ def compare(path: Path, method: str = "", tables: Iterable[int] = (), draws: int
         body.append([band.set, band.metric.upper(), counts.get(band.set, ""), *percent, verdict, band.source])
     header = ["set", "metric", "N real+fake", "run here", "95 % low", "high", "expected low", "high", "verdict", "expected by"]
     print(columns([header, *body], 2))
+    if any(count.endswith("*") for count in counts.values()):
+        print("* another number of images than the full set has: the paper's number is not of these")
     unread = sum(r["score"] is None for r in rows)
     print(f"{path.name}, {NAMES[method]}: {len(bands) - outside} of {len(bands)} inside; {unread} images without a score")
     return not outside

@@ -15,12 +15,13 @@ from torch.utils.data import DataLoader
 from . import SDDError
 from .crops import Crops
 from .data import Sample, read_csv
+from .progress import progress
 
 
 @torch.inference_mode()
 def embed(features: Callable[[Tensor], Tensor], crops: Crops, device, batch: int = 32) -> np.ndarray:
     """(n, D) float64 features of crops; features: images (B, 3, H, W) -> (B, D)."""
-    return torch.cat([features(x.to(device)).double().cpu() for x, _, _ in DataLoader(crops, batch)]).numpy()
+    return torch.cat([features(x.to(device)).double().cpu() for x, _, _ in progress(DataLoader(crops, batch))]).numpy()
 
 
 def cluster_photographs(F: np.ndarray, samples: list[Sample], k: int, seed: int, least: int = 5) -> dict[str, int]:

@@ -15,6 +15,7 @@ from .data import Sample
 from .enhancement import Enhancement, MeanDifference
 from .losses import sdd_loss, triplet_loss
 from .presets import Preset
+from .progress import progress
 from .reconstruction import Reconstruction, difference_map
 from .release import ReleaseEnhancement, SoftTriple, release_head
 from .scorer import Scorer
@@ -97,5 +98,5 @@ def real_tokens(backbone: Backbone, samples: list[Sample], batch: int = 32, work
         raise SDDError(f"{foreign[0].path.name} is not a training real; a bank is drawn from training reals only")
     device = next(backbone.parameters()).device
     loader = DataLoader(Crops(samples, backbone.image_size, train=False), batch, num_workers=workers)
-    for x, _, _ in loader:
+    for x, _, _ in progress(loader, desc="tokens"):
         yield backbone(x.to(device))[:, 1:].flatten(0, 1).cpu()

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .evaluate import table
+from .evaluate import headline, table
 from .intervals import bootstrap
 from .report import columns
 
@@ -10,31 +10,40 @@ BASE = "sdd"
 
 
 def effects(runs: list[dict[str, list[dict]]], draws: int = 1000, seed: int = 0) -> dict[str, dict]:
-    """Column -> its mean over seeds and its paired difference to SDD, unseen generators of the test split.
+    """Column -> its mean over seeds and its paired difference to SDD, unseen generators of the test split (all of them where
+    training held every one).
 
     runs: one dict a training seed, column -> rows of scores. A column is compared over the seeds that it and SDD both have:
-    {"seeds", "ap", "ap_sd" (nan for one seed), "acc" (at the validation threshold), "difference": (estimate, low, high) of the
-    mean AP, 95 %, and "base": SDD's AP over the same seeds}. Columns that no seed shares with SDD are left out.
+    {"over": "unseen" or "seen", as of `evaluate.headline`, "seeds", "ap", "ap_sd" (nan for one seed), "acc" (at the validation
+    threshold), "difference": (estimate, low, high) of the mean AP, 95 %, and "base": SDD's AP over the same seeds}. Columns
+    that no seed shares with SDD are left out.
     """
     found = {}
     for name in dict.fromkeys(column for run in runs for column in run):
         shared = [run for run in runs if name in run and BASE in run]
         if not shared:
             continue
-        summaries = [table(run[name])[1] for run in shared]
-        ap = [s["mean_ap_unseen"] for s in summaries]
+        over, ap, acc = zip(*(means(run[name]) for run in shared), strict=True)
         difference = (0.0, 0.0, 0.0)
         if name != BASE:
             difference = bootstrap([{name: run[name], BASE: run[BASE]} for run in shared], draws, seed)[name, BASE]
         found[name] = {
+            "over": over[0],
             "seeds": len(shared),
             "ap": float(np.mean(ap)),
             "ap_sd": float(np.std(ap, ddof=1)) if len(ap) > 1 else float("nan"),
-            "acc": float(np.mean([s["mean_acc_unseen"] for s in summaries])),
-            "base": float(np.mean([table(run[BASE])[1]["mean_ap_unseen"] for run in shared])),
+            "acc": float(np.mean(acc)),
+            "base": float(np.mean([means(run[BASE])[1] for run in shared])),
             "difference": difference,
         }
     return found
+
+
+def means(rows: list[dict]) -> tuple[str, float, float]:
+    """("unseen" or "seen", AP, accuracy at the validation threshold) of a scores file, means as `evaluate.headline` says."""
+    lines, summary = table(rows)
+    over, _ = headline(lines)
+    return over, summary[f"mean_ap_{over}"], summary[f"mean_acc_{over}"]
 
 
 def verdict(effect: dict) -> str:

@@ -17,7 +17,7 @@ from .benchmarks import stand_against
 from .data import Sample, cut, normalised, open_image, read_csv
 from .disk import replaced
 from .parallel import pick_device
-from .train import progress
+from .progress import progress
 
 COLUMNS = "path label generator family split photo score width height format error".split()
 Prepare = Callable[[Image.Image], Image.Image]  # what a protocol does to a picture before the crop
@@ -182,11 +182,19 @@ def seen_generators(rows: list[dict]) -> set[str]:
     return {r["generator"] for r in rows if r["label"] == 1 and r["split"] == "val"}
 
 
+def headline(lines: list[dict]) -> tuple[str, list[dict]]:
+    """The lines of a table that means are taken over, and what to call them: ("unseen", those of generators that were not in
+    training), or ("seen", all) where training held every generator, which says nothing about others."""
+    unseen = [line for line in lines if not line["seen"]]
+    return ("unseen", unseen) if unseen else ("seen", lines)
+
+
 def table(rows: list[dict], split: str = "test") -> tuple[list[dict], dict[str, float]]:
     """Per-generator metrics of a scores file, and the summary over unseen generators.
 
     The threshold is fitted on the file's own validation rows. Summary: threshold, mean_ap_unseen, mean_auroc_unseen,
-    mean_acc_unseen (at the validation threshold), mean_acc05_unseen, min_ap_unseen, and ap_seen where there is one.
+    mean_acc_unseen (at the validation threshold), mean_acc05_unseen, min_ap_unseen, and ap_seen where there is one. Where
+    training held every generator the names end in _seen.
     """
     threshold = fit_threshold(*arrays([r for r in rows if r["split"] == "val"]))
     seen = seen_generators(rows)
@@ -195,13 +203,13 @@ def table(rows: list[dict], split: str = "test") -> tuple[list[dict], dict[str, 
         family = next(r["family"] for r in group if r["label"] == 1)
         facts = {"generator": name, "family": family, "seen": name in seen}
         lines.append({**facts, **metrics(*arrays(group), threshold)})
-    unseen = [line for line in lines if not line["seen"]]
-    if not unseen:
-        raise SDDError(f"the {split} split holds no fakes of an unseen generator; check the manifest's split and generator")
-    mean = {k: float(np.mean([line[k] for line in unseen])) for k in ("ap", "auroc", "acc", "acc_val")}
-    summary = {"threshold": threshold, "mean_ap_unseen": mean["ap"], "mean_auroc_unseen": mean["auroc"]}
-    summary |= {"mean_acc_unseen": mean["acc_val"], "mean_acc05_unseen": mean["acc"]}
-    summary["min_ap_unseen"] = min(line["ap"] for line in unseen)
+    if not lines:
+        raise SDDError(f"the {split} split holds no fakes; check the manifest's split and label")
+    over, chosen = headline(lines)
+    mean = {k: float(np.mean([line[k] for line in chosen])) for k in ("ap", "auroc", "acc", "acc_val")}
+    summary = {"threshold": threshold, f"mean_ap_{over}": mean["ap"], f"mean_auroc_{over}": mean["auroc"]}
+    summary |= {f"mean_acc_{over}": mean["acc_val"], f"mean_acc05_{over}": mean["acc"]}
+    summary[f"min_ap_{over}"] = min(line["ap"] for line in chosen)
     if trained_on := [line["ap"] for line in lines if line["seen"]]:
         summary["ap_seen"] = float(np.mean(trained_on))
     return lines, summary

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from .data import MEAN, STD, decode, to_input
+from .evaluate import headline
 
 REAL, FAKE, NEUTRAL = "#0072B2", "#D55E00", "#777777"
 METHODS = {"sdd": ("SDD", "#000000"), "lora": ("LoRA + linear", "#009E73"), "probe": ("linear probe", "#CC79A7")}
@@ -83,6 +84,16 @@ def js_histogram(bank):
     return fig, {"all": bank.js_all, "chosen": bank.js}
 
 
+def surroundings(pixels: np.ndarray, at: int, g: int) -> tuple[np.ndarray, int]:
+    """(patch `at` of a g*g grid with one and a half patches around it, how far it lies from the sides). pixels: (H, H, 3) in
+    0..1; light grey lies outside the image."""
+    patch = len(pixels) // g
+    reach = patch + patch // 2
+    wide = np.pad(pixels, ((reach, reach), (reach, reach), (0, 0)), constant_values=0.93)
+    row, column = (i * patch for i in divmod(at, g))
+    return wide[row : row + patch + 2 * reach, column : column + patch + 2 * reach], reach
+
+
 def bank_patches(bank, samples, image_size: int, g: int, count: int = 24):
     """The image patches behind `count` tokens evenly spaced in the bank, by rising divergence, each within its
     surroundings. samples: the images that the bank was drawn from, in its order. Data: positions in the bank."""
@@ -96,11 +107,8 @@ def bank_patches(bank, samples, image_size: int, g: int, count: int = 24):
     for ax, j in zip(axes.flat, shown, strict=False):
         image, at = divmod(int(bank.index[j]), g * g)
         x = to_input(decode(samples[image].path), image_size) * STD + MEAN  # (3, H, W)
-        reach = patch + patch // 2
-        around = ((0, 0), (reach, reach), (reach, reach))
-        x = np.pad(x.clamp(0, 1).numpy(), around, constant_values=0.93)  # grey lies outside the image
-        row, column = (i * patch for i in divmod(at, g))
-        ax.imshow(x[:, row : row + patch + 2 * reach, column : column + patch + 2 * reach].transpose(1, 2, 0))
+        around, reach = surroundings(x.clamp(0, 1).permute(1, 2, 0).numpy(), at, g)
+        ax.imshow(around)
         ax.add_patch(plt.Rectangle((reach - 0.5, reach - 0.5), patch, patch, fill=False, color="yellow", lw=1.2))
         ax.set_title(f"{bank.js[j]:.3f}", fontsize=7)
     fig.suptitle(
@@ -110,21 +118,26 @@ def bank_patches(bank, samples, image_size: int, g: int, count: int = 24):
     return fig, shown
 
 
-def training_curves(histories: dict[str, list[dict]], probe_bce: float):
+def training_curves(histories: dict[str, list[dict]], probe_bce: float, n_train: int, n_val: int):
     """Loss terms of training (left) and validation loss of every method (right) by epoch; the probe, which
-    has no epochs, is a level. Data: the histories."""
+    has no epochs, is a level. n_train, n_val: images of both splits. Data: the histories."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(8, 2.8))
     sdd = histories["sdd"]
     epochs = [row["epoch"] for row in sdd]
     terms = (("bce", "BCE", "ok-"), ("tri", "triplet, Eq. 14", "sk--"), ("r", "reconstruction, Eq. 9", "^k:"))
     for key, label, look in terms:
         left.plot(epochs, [row[key] for row in sdd], look, ms=4, lw=1, label=label)
-    left.set(xlabel="epoch", ylabel="training mean, unweighted", title="SDD: the terms of Eq. 16", yscale="log")
+    left.set(
+        xlabel="epoch",
+        ylabel="training mean, unweighted",
+        title=f"SDD: the terms of Eq. 16, N = {n_train} images",
+        yscale="log",
+    )
     for name, history in histories.items():
         label, colour = METHODS[name]
         right.plot([r["epoch"] for r in history], [r["val_bce"] for r in history], "o-", ms=4, color=colour, label=label)
     right.axhline(probe_bce, color=METHODS["probe"][1], ls="--", label=METHODS["probe"][0])
-    right.set(xlabel="epoch", ylabel="BCE (nats)", title="validation, centre crops")
+    right.set(xlabel="epoch", ylabel="BCE (nats)", title=f"validation, centre crops, N = {n_val}")
     for ax in (left, right):
         ax.set_xticks(range(1, max(len(h) for h in histories.values()) + 1))
         ax.legend()
@@ -145,17 +158,18 @@ def two_classes(values: np.ndarray, labels: np.ndarray, xlabel: str, title: str)
 
 
 def generator_bars(tables: dict[str, list[dict]], metric: str = "ap", intervals: dict | None = None):
-    """One metric a test generator for every method, and the mean over the unseen ones with its interval if given.
+    """One metric a test generator for every method, and the mean over the unseen ones (over all, where every one
+    was seen) with its interval if given.
 
     tables: method -> lines of `evaluate.table`; intervals: method -> (estimate, low, high). Data: {method: {name: value}}.
     """
     first = next(iter(tables.values()))
-    names = [line["generator"] + (" (seen)" if line["seen"] else "") for line in first] + ["mean of unseen"]
+    names = [line["generator"] + (" (seen)" if line["seen"] else "") for line in first] + [f"mean of {headline(first)[0]}"]
     fig, ax = plt.subplots(figsize=(8, 0.42 * len(names) + 1.2))
     height, data = 0.8 / len(tables), {}
     for k, (method, lines) in enumerate(tables.items()):
         values = [line[metric] for line in lines]
-        values.append(float(np.mean([line[metric] for line in lines if not line["seen"]])))
+        values.append(float(np.mean([line[metric] for line in headline(lines)[1]])))
         at = np.arange(len(names)) + (k - (len(tables) - 1) / 2) * height
         label, colour = METHODS[method]
         ax.barh(at, values, height, color=colour, label=label)

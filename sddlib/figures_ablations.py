@@ -23,7 +23,8 @@ def effect_bars(found: dict[str, dict], groups: dict[str, str], verdict, title: 
     ax.axvline(0, color="k", lw=0.8)
     ax.set_yticks(np.arange(len(order)), [f"{n}  ({groups[n]}, {found[n]['seeds']} seeds)" for n in order])
     ax.invert_yaxis()
-    ax.set(xlabel="mean AP over unseen generators, minus SDD's (95 % interval over photographs and seeds)", title=title)
+    over = next(iter(found.values()))["over"]
+    ax.set(xlabel=f"mean AP over {over} generators, minus SDD's (95 % interval over photographs and seeds)", title=title)
     return fig, data
 
 
@@ -40,5 +41,7 @@ def path_bars(found: dict[str, dict], what: dict[str, str], title: str):
     ax.axvline(0.5, color=NEUTRAL, lw=0.8, ls=":")
     ax.set_yticks(at, list(kept))
     ax.invert_yaxis()
-    ax.set(xlim=(0, 1), xlabel="mean AP over unseen generators (orange: sd over seeds)", title=title)
+    seeds = max((found[n]["seeds"] for n in what if n in found), default=0)
+    over = next(iter(found.values()))["over"]
+    ax.set(xlim=(0, 1), xlabel=f"mean AP over {over} generators ({seeds} seeds; orange: sd over them)", title=title)
     return fig, kept

@@ -60,6 +60,8 @@ def polar(
             if top > 1:
                 ax.plot(np.linspace(0, np.pi, 100), np.ones(100), color=REAL, lw=1)
             ax.set(thetamin=0, thetamax=180, ylim=(0, top))
+            ax.set_xlabel("length (spreads of the reals)", fontsize=7, labelpad=-12)
+            ax.set_ylabel("angle ω, cos ω", fontsize=7, labelpad=30)
             ax.set_title(f"{space}: {title}", fontsize=9)
             ax.set_thetagrids(range(0, 181, 30), [f"{a}°\n{np.cos(np.radians(a)):+.2f}" for a in range(0, 181, 30)], fontsize=7)
             ax.yaxis.set_major_locator(plt.MaxNLocator(3))
@@ -72,8 +74,7 @@ def polar(
     handles += [plt.Rectangle((0, 0), 1, 1, color=NEUTRAL, alpha=0.25, lw=0, label="95 % of random concepts")]
     handles += [plt.Line2D([], [], color=REAL, lw=1, label="spread of the reals")]
     fig.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
-    what = "angle: ω to the other concepts' difference and cos ω; radius: length in spreads of the reals"
-    fig.suptitle(f"{what}; N = {photographs} photographs", fontsize=9)
+    fig.suptitle(f"ω: angle to the difference of all other concepts; N = {photographs} photographs", fontsize=9)
     return fig, data
 
 

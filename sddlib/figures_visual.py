@@ -138,6 +138,7 @@ def _frame(examples: list[dict], images: np.ndarray, rows: list[str]):
     for ax, name in zip(axes[1:, 0], rows, strict=True):
         ax.set_ylabel(name, fontsize=8.5)
     fig.suptitle(
-        f"centre crops of {images.shape[-1]} px; real blue, fake orange; bold: wrong at the validation threshold", fontsize=9
+        f"N = {len(examples)} centre crops of {images.shape[-1]} px; real blue, fake orange; bold: wrong at the threshold",
+        fontsize=9,
     )
     return fig, axes

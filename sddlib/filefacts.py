@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm.auto import tqdm
 
 from . import SDDError
 from .pictures import check_regular, one_sentence, to_rgb
+from .progress import progress
 
 CHUNK = 64  # files that a worker takes at a time; fewer than that are done without workers
 CONTAINERS = {".jpg": ("JPEG", "MPO"), ".png": ("PNG",), ".webp": ("WEBP",), ".bmp": ("BMP",), ".tif": ("TIFF",)}
@@ -93,14 +93,14 @@ def _leave_interrupts() -> None:
 
 def inspect_files(paths: list[str], workers: int) -> list[dict]:
     """`file_facts` of every path, in order, over `workers` processes; a bar where there is somebody to look at it."""
-    bar = {"total": len(paths), "desc": "decoding", "leave": False, "disable": None, "mininterval": 1.0}
+    bar = {"total": len(paths), "desc": "decoding"}
     if workers == 1 or len(paths) < CHUNK:
-        return list(tqdm(map(file_facts, paths), **bar))
+        return list(progress(map(file_facts, paths), **bar))
     # spawned, not forked: a fork of a process with torch's threads may hang
     workers = min(workers, -(-len(paths) // CHUNK))
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_leave_interrupts)
     try:
-        return list(tqdm(pool.map(file_facts, paths, chunksize=CHUNK), **bar))
+        return list(progress(pool.map(file_facts, paths, chunksize=CHUNK), **bar))
     except BrokenProcessPool:
         raise SDDError("a worker process died, most likely for want of memory; use fewer with --workers") from None
     finally:

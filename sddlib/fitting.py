@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,11 +20,12 @@ from .data import Sample, data_hash
 from .detector import Detector
 from .layouts import benchmark_root, read_benchmark
 from .optim import TrainConfig
+from .origins import DRAWN, written
 from .parallel import alone, pick_device, rank, wait, world
 from .plan import MemoryPlan, memory_plan
 from .presets import Preset, get_preset
 from .randomness import seed_everything
-from .recipes import bank_settings, encoder, load_bank, sample_bank, save_bank, subset, trained, validation_facts
+from .recipes import bank_files, bank_settings, encoder, load_bank, sample_bank, save_bank, subset, trained, validation_facts
 from .resume import States
 from .scorer import Scorer
 from .train import train
@@ -45,7 +47,7 @@ class Job:
     facts: dict
     folder: Path
     save_minutes: float
-    retrain: bool
+    force: bool
 
     @property
     def train_set(self) -> list[Sample]:
@@ -92,8 +94,10 @@ def read_job(p: SimpleNamespace, manifest: Path, weights: str, folder: Path) -> 
     facts = {**source, "seed": p.seed, "manifest": p.manifest, "classes": sorted(p.classes), "train_images": p.train_images}
     facts["data"] = data_hash([s for split in ("train", "val") for s in samples if s.split == split])
     facts["generators"] = sorted({s.generator for s in chosen if s.label == 1 and s.split == "train"})
+    labels = [s.label for s in chosen if s.split == "train"]
+    facts["train"] = {"n_real": labels.count(0), "n_fake": labels.count(1)}
     preset = get_preset(p.preset, **p.preset_fields)
-    places = {"folder": folder, "save_minutes": p.save_minutes, "retrain": p.retrain}
+    places = {"folder": folder, "save_minutes": p.save_minutes, "force": p.force}
     return Job(samples, chosen, benchmark_root(manifest), source, preset, config, facts, **places)
 
 
@@ -103,8 +107,10 @@ def job_bank(job: Job, device) -> TokenBank:
     seed, workers, path = job.config.seed, job.config.workers, job.folder / "bank.safetensors"
     settings = bank_settings(job.chosen, job.preset, seed, job.source)
     if rank() == 0 and load_bank(path, settings) is None:
+        begin = time.perf_counter()
         bank = sample_bank(encoder(job.source, job.preset.norm).to(device), job.chosen, job.preset, seed, workers=workers)
         save_bank(bank, path, settings, job.chosen, job.root)
+        print(f"{path.name}: sampled in {time.perf_counter() - begin:.0f} s")
     wait()
     bank = load_bank(path, settings)
     if bank is None:
@@ -136,7 +142,7 @@ def fit(job: Job, kind: str, bank: TokenBank | None = None, log: Callable[[str],
     path = job.folder / "checkpoints" / f"{kind}.safetensors"
     key = hashlib.sha256(json.dumps({"kind": kind, **job.settings}, sort_keys=True).encode()).hexdigest()
     states = States(path.with_suffix(".states"), key, job.save_minutes, log)
-    if job.retrain and rank() == 0:
+    if job.force and rank() == 0:
         states.clear()
 
     def make() -> tuple[nn.Module, dict]:
@@ -151,13 +157,15 @@ def fit(job: Job, kind: str, bank: TokenBank | None = None, log: Callable[[str],
             if rank() == 0:
                 log(step_memory(job, model).text())
             found = {"history": train(model, job.train_set, job.val_set, config, job.source["image_size"], log, states)}
+        if kind == "sdd" and job.preset.bank in DRAWN:
+            found["bank"] = written(bank.index, bank_files(job.chosen, job.root), model.backbone.N)
         return model, {
             **job.facts,
             **found,
             **(validation_facts(model, job.val_set, job.root, config.workers) if rank() == 0 else {}),
         }
 
-    model = trained(kind, path, job.settings, make, job.retrain)
+    model = trained(kind, path, job.settings, make, job.force)
     if rank() == 0:
         states.clear()
     return model

@@ -6,7 +6,9 @@ import numpy as np
 
 from . import SDDError
 from .evaluate import arrays, by_generator, seen_generators
+from .progress import progress
 
+Interval = tuple[float, float, float]  # estimate, low, high
 CHUNK = 100  # draws weighted at once: 1000 of a benchmark with 90,000 photographs would take a gigabyte
 
 
@@ -92,7 +94,7 @@ def set_draws(
     parts, values = {}, {key: [] for key in groups}
     for key, rows in groups.items():
         parts[key] = (*arrays(rows), np.array([photos[r["photo"]] for r in rows], dtype=int))
-    for weights in chunks(strata, draws, rng):
+    for weights in progress(chunks(strata, draws, rng), -(-draws // CHUNK), desc="draws"):
         for key, (y, s, where) in parts.items():
             values[key].append(metric(y, s, weights[:, where]))
     found = {key: np.concatenate(v) for key, v in values.items()}
@@ -101,13 +103,14 @@ def set_draws(
     return found
 
 
-def interval(values: np.ndarray) -> tuple[float, float, float]:
+def interval(values: np.ndarray) -> Interval:
     """(estimate, low, high) of draws whose first is the estimate: 95 % lie between low and high."""
     return (float(values[0]), *map(float, np.percentile(values[1:], (2.5, 97.5))))
 
 
 def bootstrap(runs: list[dict[str, list[dict]]], draws: int = 1000, seed: int = 0, split: str = "test") -> dict:
-    """95 % intervals of the mean AP over unseen generators, for each method and each difference of two.
+    """95 % intervals of the mean AP over unseen generators (over all where training held every one), for each method and each
+    difference of two.
 
     runs: one dict a training seed, method -> rows of its scores file (the same images everywhere). A draw takes seeds with
     replacement and photographs with replacement; a photograph comes with its real crops and all their fakes, and the same
@@ -119,9 +122,10 @@ def bootstrap(runs: list[dict[str, list[dict]]], draws: int = 1000, seed: int = 
     groups = {}
     for m in methods:
         for k, run in enumerate(runs):
-            groups |= {(m, k, g): rows for g, rows in by_generator(run[m], split).items() if g not in seen}
+            groups |= {(m, k, g): rows for g, rows in by_generator(run[m], split).items()}
     if not groups:
-        raise SDDError(f"the {split} split holds no fakes of an unseen generator; check the manifest's split and generator")
+        raise SDDError(f"the {split} split holds no fakes; check the manifest's split and label")
+    groups = {key: rows for key, rows in groups.items() if key[2] not in seen} or groups
     drawn = set_draws(groups, weighted_ap, draws, rng)
     chosen = rng.integers(len(runs), size=(draws + 1, len(runs)))
     chosen[0] = np.arange(len(runs))

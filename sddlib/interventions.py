@@ -8,6 +8,7 @@ from . import SDDError
 from .crops import Crops
 from .data import Sample
 from .detector import Detector
+from .progress import progress
 
 PATHS = {
     "F_low_only": "T_CLS replaced by its mean over the reals",
@@ -39,7 +40,8 @@ def interventions(model: Detector, samples: list[Sample], batch: int = 32, seed:
     device, size, kept = next(model.parameters()).device, model.backbone.image_size, []
     # a partner is encoded for itself: keeping the maps of all images would take memory that grows with their number
     others = DataLoader(Crops(partners(samples, seed), size, train=False), batch)
-    for (x, y, _), (other, _, _) in zip(DataLoader(Crops(samples, size, train=False), batch), others, strict=True):
+    loader = progress(DataLoader(Crops(samples, size, train=False), batch), desc="interventions")
+    for (x, y, _), (other, _, _) in zip(loader, others, strict=True):
         x = x.to(device)
         out, misleading = model(x), model(other.to(device)).D_s
         swapped, flat = model.enhancement(x, misleading), model.enhancement(torch.zeros_like(x), out.D_s)

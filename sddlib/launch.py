@@ -26,11 +26,11 @@ def train_together(p: SimpleNamespace, folder: Path) -> None:
 
 def score_together(p: SimpleNamespace, folder: Path) -> None:
     """The scores of 04_evaluate, which then reads them."""
-    chosen = {name: getattr(p, name) for name in ("layout", "limit", "protocol", "equalise", "rescore", "batch", "workers")}
+    chosen = {name: getattr(p, name) for name in ("layout", "limit", "protocol", "equalise", "force", "batch", "workers")}
     score_run(folder, ROOT / Path(p.manifest).expanduser(), **chosen)
 
 
-HEAVY = {"03_train": (train_together, {"retrain": False}), "04_evaluate": (score_together, {"rescore": False})}
+HEAVY = {"03_train": (train_together, {"force": False}), "04_evaluate": (score_together, {"force": False})}
 
 
 def run_together(names: list[str], profile: str, overrides: dict, run_dir: str | None, say=print) -> tuple[Path, dict]:

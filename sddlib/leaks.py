@@ -87,3 +87,11 @@ def warn_above(n_real: int, n_fake: int) -> float:
     """The AUROC that is worth a warning: above WARN, and more than three standard errors above chance (the variance of the
     Mann-Whitney statistic where the classes do not differ is (m + n + 1) / 12mn)."""
     return max(WARN, 0.5 + 3 * ((n_real + n_fake + 1) / (12 * n_real * n_fake)) ** 0.5)
+
+
+def telling(found: dict) -> tuple[dict[str, float], bool]:
+    """(the AUROCs of `leaks` that are worth a warning, whether they are owed to the compressed size alone, which belongs to the
+    picture as well: smooth ones take fewer bytes). found: of `leaks`, with n_real and n_fake."""
+    known = {k: found[k] for k in NAMES if found[k] is not None}  # nothing, where a class has too few images
+    names = {k: auroc for k, auroc in known.items() if auroc > warn_above(found["n_real"], found["n_fake"])}
+    return names, "bytes/pixel" in names and names.keys() <= {"bytes/pixel", "combined"}

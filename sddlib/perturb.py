@@ -1,4 +1,5 @@
-"""What happens to pictures on their way: blur and JPEG, as training augmentation (CNNSpot, UnivFD) and for robustness."""
+"""What happens to pictures on their way: blur and JPEG as training augmentation (CNNSpot, UnivFD), and with WebP and resizing
+for robustness. Every change is a function of the picture and one number, without chance."""
 
 import io
 from dataclasses import dataclass
@@ -19,6 +20,41 @@ def jpeg(picture: Image.Image, quality: int) -> Image.Image:
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=quality)
     return Image.open(file).convert("RGB")
+
+
+def webp(picture: Image.Image, quality: int) -> Image.Image:
+    """The picture after one lossy WebP round trip at `quality` (0 to 100)."""
+    file = io.BytesIO()
+    picture.save(file, "WEBP", quality=quality)
+    return Image.open(file).convert("RGB")
+
+
+def resize(picture: Image.Image, factor: float) -> Image.Image:
+    """Both sides times `factor`, bicubic, and averaged over the pixels that fall together where it shrinks."""
+    return picture.resize(tuple(max(1, round(side * factor)) for side in picture.size), Image.BICUBIC)
+
+
+CHANGES = {"jpeg": jpeg, "webp": webp, "blur": blur, "resize": resize}
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """A named chain of changes, made one after the other: steps are (one of CHANGES, its number). It can be pickled."""
+
+    name: str
+    steps: tuple[tuple[str, float], ...]
+
+    def __post_init__(self):
+        if unknown := [what for what, _ in self.steps if what not in CHANGES]:
+            raise SDDError(f"perturbation {self.name}: there is no {unknown[0]!r}; there are {', '.join(CHANGES)}")
+
+    def __call__(self, picture: Image.Image) -> Image.Image:
+        for what, strength in self.steps:
+            try:
+                picture = CHANGES[what](picture, strength)
+            except (OSError, ValueError) as e:  # a side above what the format can hold, for one
+                raise SDDError(f"{what} {strength:g} cannot be done to {picture.width}x{picture.height} pixels: {e}") from None
+        return picture
 
 
 @dataclass(frozen=True)

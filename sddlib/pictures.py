@@ -1,5 +1,6 @@
 """From a file to an RGB picture, or one sentence that says why not. Light: worker processes import it without torch."""
 
+import io
 import os
 import stat
 from collections.abc import Iterator
@@ -44,9 +45,19 @@ def open_image(path: str | Path) -> tuple[Image.Image, str, tuple[int, int]]:
     """
     with one_sentence():
         check_regular(path)
-        with Image.open(path) as raw:
-            form, size = raw.format, raw.size
-            return to_rgb(raw), form, size
+        return _read(path)
+
+
+def open_content(content: bytes) -> tuple[Image.Image, str, tuple[int, int]]:
+    """As `open_image`, of a file's content that lies in memory."""
+    with one_sentence():
+        return _read(io.BytesIO(content))
+
+
+def _read(file: str | Path | io.BytesIO) -> tuple[Image.Image, str, tuple[int, int]]:
+    with Image.open(file) as raw:
+        form, size = raw.format, raw.size
+        return to_rgb(raw), form, size
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-import nbformat
 import yaml
 
 from . import SDDError
@@ -20,21 +19,12 @@ NOTEBOOKS = ROOT / "notebooks"
 PROFILES = NOTEBOOKS / "profiles"
 MANY = 2**31 - 1
 RANGES = {name: (1, MANY) for name in ("epochs", "reduced_epochs", "batch", "patience", "draws", "repeats", "image_size")}
-RANGES |= {name: (1, MANY) for name in ("accumulate", "images")}
-RANGES |= {name: (0, MANY) for name in ("train_images", "resize", "workers")}
+RANGES |= {name: (1, MANY) for name in ("accumulate", "images", "bins", "photos", "patches", "tokens")}
+RANGES |= {name: (0, MANY) for name in ("train_images", "resize", "workers", "photographs")}
 RANGES |= {"augment": (0.0, 1.0), "save_minutes": (0.0, 1e6)}
 RANGES |= {"seed": (0, MANY), "limit": (0, MANY), "reduced_limit": (0, MANY), "lr": (0.0, 1.0), "scratch": (0.0, 1e6)}
 TRAINS_AS = {"variant": "03_train"}  # a template without a section of its own takes that of the notebook it stands in for
-MAIN_JOB = (
-    "00",
-    "01",
-    "02",
-    "03",
-    "04",
-    "05",
-    "06",
-    "07",
-)  # what `run all` runs, as far as it is there; `run full`: every one
+MAIN_JOB = ("00", "01", "02", "03", "04", "05", "06")  # what `run all` runs, as far as it is there; `run full`: every one
 
 
 def near(name: str, known: Iterable[str]) -> str:
@@ -78,16 +68,20 @@ def parameters(notebook: str) -> dict:
 @lru_cache(maxsize=256)
 def _literals(path: Path, mtime_ns: int, size: int) -> dict:
     """What `parameters` returns for a notebook as it is on disk. A grid of runs asks for it thousands of times."""
-    cells = [c for c in nbformat.read(path, 4).cells if "parameters" in c.metadata.get("tags", [])]
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]  # nbformat would take a second to import, in every kernel
+    except (ValueError, KeyError, TypeError) as e:
+        raise SDDError(f"{path.name} is no notebook ({type(e).__name__}: {e}); restore it") from None
+    cells = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
     if len(cells) != 1:
         raise SDDError(f"{path.stem} has {len(cells)} cells tagged 'parameters'; it needs exactly one")
-    values = {}
-    for node in ast.parse(cells[0].source).body:
+    source, values = "".join(cells[0]["source"]), {}  # one text, or a list of lines
+    for node in ast.parse(source).body:
         try:
             (target,) = node.targets
             values[target.id] = ast.literal_eval(node.value)
         except (AttributeError, ValueError):
-            line = ast.get_source_segment(cells[0].source, node)
+            line = ast.get_source_segment(source, node)
             raise SDDError(f"{path.stem}: {line!r} in the parameters cell is no `name = literal`; move it below") from None
     return values
 

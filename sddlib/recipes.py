@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from .evaluate import arrays, fit_threshold, metrics, score_samples
 from .parallel import from_first, rank, wait
 from .presets import Preset
 from .profiles import read_json
+from .progress import progress
 from .scorer import Scorer
 from .stored import Stored, read_about
 from .weights import load_backbone
@@ -93,12 +95,16 @@ def bank_settings(samples: list[Sample], preset: Preset, seed: int, source: dict
     return {**source, **facts, "seed": seed, "images": len(reals), "data": data_hash(reals), "photos": photos}
 
 
+def bank_files(samples: list[Sample], root: Path) -> list[str]:
+    """The images whose tokens a bank's positions count, in their order; names are relative to root."""
+    return [os.path.relpath(s.path, root) for s in training_reals(samples)]
+
+
 def save_bank(bank: TokenBank, path: Path, settings: dict, samples: list[Sample], root: Path) -> None:
     """PATH (safetensors) and PATH.json: which images, backbone, reference and seed made it. Names are relative to root."""
     tensors = {"f_s": bank.f_s, "reference": bank.reference, "js_all": torch.from_numpy(bank.js_all)}
     tensors |= {"index": torch.from_numpy(np.asarray(bank.index)), "js": torch.from_numpy(bank.js)}
-    files = [os.path.relpath(s.path, root) for s in training_reals(samples)]
-    facts = {"settings": settings, "empty": bank.empty, "version": __version__, "files": files}
+    facts = {"settings": settings, "empty": bank.empty, "version": __version__, "files": bank_files(samples, root)}
     try:
         with replaced(path) as part:
             save_file({k: v.contiguous() for k, v in tensors.items()}, part)
@@ -142,7 +148,7 @@ def shared_bank(
     return bank
 
 
-def trained(kind: str, path: Path, settings: dict, make: Callable[[], tuple[Scorer, dict]], retrain: bool = False) -> Scorer:
+def trained(kind: str, path: Path, settings: dict, make: Callable[[], tuple[Scorer, dict]], force: bool = False) -> Scorer:
     """The model of PATH if it was trained with the same settings, else a newly made one, saved there.
 
     make() returns (trained model in eval mode, facts for its JSON). A file of other settings is replaced, and said so.
@@ -150,15 +156,17 @@ def trained(kind: str, path: Path, settings: dict, make: Callable[[], tuple[Scor
     train and the first one saves.
     """
     wait()  # so that no process still looks for what another has already written
-    if from_first(path.is_file() and path.with_suffix(".json").is_file()) and not retrain:
+    if from_first(path.is_file() and path.with_suffix(".json").is_file()) and not force:
         about = read_json(path.with_suffix(".json"))
         differ = [k for k in settings if about.get("settings", {}).get(k) != settings[k]]
         if not differ:
             print(f"{path.name}: already trained with these settings, loaded")
             return load_scorer(path)
         print(f"{path.name}: was trained with another {differ[0]}, training again")
+    begin = time.perf_counter()
     model, facts = make()
     if rank() == 0:
+        print(f"{path.name}: trained in {time.perf_counter() - begin:.0f} s")
         path.parent.mkdir(parents=True, exist_ok=True)
         model.save(path, {**facts, "settings": settings})
     wait()
@@ -188,7 +196,7 @@ def part_readings(model: Detector, samples: list[Sample], batch: int = 32) -> di
     L_r (squared error of the reconstruction, Eq. 9) and F_low (n, width)."""
     model.eval()
     device, found = next(model.parameters()).device, []
-    for x, y, _ in DataLoader(Crops(samples, model.backbone.image_size, train=False), batch):
+    for x, y, _ in progress(DataLoader(Crops(samples, model.backbone.image_size, train=False), batch), desc="reading"):
         out = model(x.to(device))
         error = (out.Re - out.V_H).square().mean((1, 2))
         found.append([t.float().cpu() for t in (y, out.logit, out.D_s.mean((1, 2, 3)), error, out.F_low)])

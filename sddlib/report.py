@@ -6,7 +6,7 @@ import numpy as np
 
 from . import SDDError
 from .columns import columns
-from .evaluate import read_scores, table
+from .evaluate import headline, read_scores, table
 from .intervals import bootstrap
 from .profiles import read_json
 
@@ -22,7 +22,8 @@ def read_run(run_dir: Path) -> dict[str, list[dict]]:
 
 
 def generator_table(runs: dict[str, list[dict]], split: str = "test") -> str:
-    """AP and accuracy at the validation threshold of every method for every generator, N, and means over the unseen ones."""
+    """AP and accuracy at the validation threshold of every method for every generator, N, and means over the unseen ones (over
+    all where training held every generator)."""
     tables = {m: table(rows, split) for m, rows in runs.items()}
     header = ["generator", "family", "N real+fake"]
     header += [f"{NAMES[m]} {what}" for what in ("AP", "ACC") for m in tables]
@@ -32,8 +33,9 @@ def generator_table(runs: dict[str, list[dict]], split: str = "test") -> str:
         name = first["generator"] + (" (seen)" if first["seen"] else "")
         body.append([name, first["family"], f"{first['n_real']}+{first['n_fake']}"])
         body[-1] += [line[key] for key in ("ap", "acc_val") for line in lines]
-    means = [s[key] for key in ("mean_ap_unseen", "mean_acc_unseen") for _, s in tables.values()]
-    return columns([header, *body, ["mean of unseen", "", "", *means]], 2)
+    over = headline(next(iter(tables.values()))[0])[0]
+    means = [s[f"{key}_{over}"] for key in ("mean_ap", "mean_acc") for _, s in tables.values()]
+    return columns([header, *body, [f"mean of {over}", "", "", *means]], 2)
 
 
 def threshold_table(runs: dict[str, list[dict]], split: str = "test") -> str:
@@ -43,9 +45,9 @@ def threshold_table(runs: dict[str, list[dict]], split: str = "test") -> str:
     body = []
     for m, rows in runs.items():
         lines, summary = table(rows, split)
-        unseen = [line for line in lines if not line["seen"]]
+        _, chosen = headline(lines)
         keys = ("acc_val", "real_acc_val", "fake_acc_val", "acc", "real_acc", "fake_acc", "acc_oracle")
-        body.append([NAMES[m], f"{summary['threshold']:.4g}", *(sum(line[k] for line in unseen) / len(unseen) for k in keys)])
+        body.append([NAMES[m], f"{summary['threshold']:.4g}", *(sum(line[k] for line in chosen) / len(chosen) for k in keys)])
     return columns([header, *body])
 
 
@@ -61,7 +63,7 @@ def check_seeds(run_dirs: list[Path]) -> None:
         ):
             raise SDDError(f"{folder} has not run 03_train and 04_evaluate; name run folders that are whole")
         records.append(parameters)
-    free = ("seed", "run_dir", "rescore")
+    free = ("seed", "run_dir", "force")
     seeds = [r["03_train"].get("seed") for r in records]
     if len(set(seeds)) < len(seeds):
         raise SDDError(f"the seeds of these runs are {seeds}; name runs of different seeds")
@@ -86,13 +88,16 @@ def seeds_table(run_dirs: list[Path], draws: int = 1000) -> str:
     images = [[(r["path"], r["label"]) for r in rows] for run in runs for rows in run.values()]
     if any(other != images[0] for other in images[1:]):
         raise SDDError("these runs did not score the same images in the same order; compare runs of one manifest and profile")
-    keys = ("mean_ap_unseen", "min_ap_unseen", "mean_auroc_unseen", "mean_acc_unseen", "mean_acc05_unseen", "ap_seen")
+    lines, summary = table(runs[0][methods[0]])
+    over, _ = headline(lines)
+    names = [f"{name}_{over}" for name in ("mean_ap", "min_ap", "mean_auroc", "mean_acc", "mean_acc05")]
+    keys = [*names, *(["ap_seen"] if "ap_seen" in summary else [])]  # there is none without a seen generator
     body = []
     for key in keys:
-        found = {m: [table(run[m])[1].get(key, np.nan) for run in runs] for m in methods}  # no ap_seen without a seen generator
+        found = {m: [table(run[m])[1][key] for run in runs] for m in methods}
         body.append([key, *(f"{np.mean(v):.3f} ± {np.std(v, ddof=1) if len(v) > 1 else 0:.3f}" for v in found.values())])
     lines = [["mean ± sd over runs", *(NAMES[m] for m in methods)], *body]
-    spans = [["mean_ap_unseen", "estimate", "95 % low", "high"]]
+    spans = [[keys[0], "estimate", "95 % low", "high"]]
     for name, values in bootstrap(runs, draws).items():
         spans.append([" - ".join(NAMES[m] for m in ([name] if isinstance(name, str) else name)), *values])
     count = f"{len(runs)} runs; intervals draw runs and photographs, {draws} draws, differences paired"

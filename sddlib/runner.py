@@ -6,30 +6,35 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from . import SDDError
-from .parallel import LAUNCHED
 from .profiles import NOTEBOOKS, all_parameters, check_overrides, read_json
-from .runs import PROFILE_VARIABLE, RUNS, peak_rss_mb, set_latest, shown, versions, write_json
+from .progress import HEADLESS
+from .runs import PROFILE_VARIABLE, RUNS, machine_text, peak_rss_mb, set_latest, shown, versions, write_json
 
+LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # set by a launcher
 _SUMMARY = ("mean_ap_unseen", "mean_auroc_unseen", "mean_acc_unseen", "ap_seen")
-SUMMARY_KEYS = tuple(prefix + key for prefix in ("", "probe_", "lora_") for key in _SUMMARY)
+_ALL_SEEN = ("mean_ap_seen", "mean_auroc_seen", "mean_acc_seen")  # instead of the first three where none was unseen
+SUMMARY_KEYS = tuple(prefix + key for prefix in ("", "probe_", "lora_") for key in (*_SUMMARY, *_ALL_SEEN))
 
 
 @contextmanager
 def kernel_environment():
     """Kernels inherit the environment: without the profile variable, without a backend that would hide every figure, without
-    what makes a process one of many."""
-    kept = {name: os.environ.pop(name, None) for name in (PROFILE_VARIABLE, "MPLBACKEND", *LAUNCHED)}
+    what makes a process one of many; and without bars, at which nobody looks."""
+    kept = {name: os.environ.pop(name, None) for name in (PROFILE_VARIABLE, "MPLBACKEND", *LAUNCHED, HEADLESS)}
+    os.environ[HEADLESS] = "1"
     try:
         yield
     finally:
+        del os.environ[HEADLESS]
         os.environ.update({k: v for k, v in kept.items() if v is not None})
 
 
-def run_notebooks(names: list[str], profile: str, overrides: dict, run_dir: Path, say=print) -> dict:
+def run_notebooks(names: list[str], profile: str, overrides: dict, run_dir: Path, say=print, latest: bool = True) -> dict:
     """Run notebooks in order, every parameter given explicitly; stop at the first that fails. Returns the summary.
 
-    names: stems. Everything is checked before anything starts. Executed copies lie in RUN/notebooks, what kernels printed
-    in RUN/log.txt. A failure is one sentence with notebook, cell and error; what was computed stays.
+    names: stems. latest: let runs/latest point at the folder, if it lies there. Everything is checked before anything starts.
+    Executed copies lie in RUN/notebooks, what kernels printed in RUN/log.txt. A failure is one sentence with notebook, cell and
+    error; what was computed stays.
     """
     check_overrides(overrides, names)
     values = {name: all_parameters(profile, name, overrides) | {"run_dir": str(run_dir)} for name in names}
@@ -37,9 +42,15 @@ def run_notebooks(names: list[str], profile: str, overrides: dict, run_dir: Path
     known = (read_json(before).get("parameters") or {}) if before.is_file() else {}
     known |= values
     trained = known.get("03_train", next(iter(values.values())))  # whose seed is the run's
-    record = {"profile": profile, "seed": trained["seed"], "parameters": known, "versions": versions()}
+    record = {
+        "profile": profile,
+        "seed": trained["seed"],
+        "parameters": known,
+        "versions": versions(),
+        "machine": machine_text(),
+    }
     write_json(before, record)
-    if run_dir.parent == RUNS:
+    if latest and run_dir.parent == RUNS:
         set_latest(run_dir)
     begun, seconds = time.perf_counter(), {}
     for name in names:

@@ -28,6 +28,29 @@ def versions() -> dict[str, str]:
     return {"sddlib": __version__, "python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
 
 
+def machine_text() -> str:
+    """System, processor, cores of this process and memory, as text; no name of the machine."""
+    import psutil
+
+    info, name = Path("/proc/cpuinfo"), platform.processor()
+    if info.is_file():
+        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        name = lines[0].partition(":")[2].strip() if lines else name
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = psutil.virtual_memory().total / 2**30
+    return f"{platform.system()} {platform.machine()}, {name or 'unknown processor'}, {cores} cores, {memory:.0f} GiB"
+
+
+def device_name(device) -> str:
+    """A torch device as a report names it: the GPU's model, or the CPU with its threads."""
+    import torch
+
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"
+
+
 def peak_rss_mb() -> float:
     """Largest resident memory of this process, or of any child that has ended, in MiB."""
     try:
@@ -70,7 +93,7 @@ class Run:
         """Hand numbers to the summary: RUN/metrics/NOTEBOOK.json; a second call adds to the first."""
         path = self.dir / "metrics" / f"{self.notebook}.json"
         known = read_json(path) if path.is_file() else {}
-        write_json(path, known | values | {"peak_rss_mb": peak_rss_mb()})
+        write_json(path, known | values | {"peak_rss_mb": peak_rss_mb(), "device": device_name(self.device)})
 
     def save_figure(self, fig, name: str) -> None:
         """RUN/figures/NAME.png and .svg. The figure stays open, so that the notebook shows it too."""
@@ -81,7 +104,7 @@ class Run:
 
 
 def start(notebook: str, namespace: dict) -> Run:
-    """Third cell of every notebook: check the parameters, seed, pick the device, make the run folder, say all that.
+    """The cell after the parameters of every notebook: check them, seed, pick the device, make the run folder, say all that.
 
     namespace: the notebook's globals(). A literal in it that is no parameter is an error (papermill only warns of one). With
     SDDLIB_PROFILE set, parameters that still have their defaults take that profile's values; given ones stay.

@@ -5,6 +5,8 @@ import hashlib
 import json
 import os
 import shutil
+import time
+from collections.abc import Callable
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 from . import SDDError, __version__
 from .data import Sample
 from .embedded import sha256
-from .evaluate import read_scores, sample_rows, write_csv
+from .evaluate import Prepare, read_scores, sample_rows, write_csv
 from .parallel import from_first, rank, wait, world
 from .profiles import read_json
 from .protocols import Protocol
@@ -65,33 +67,51 @@ def saved_scores(
     path: Path,
     protocol: Protocol,
     quality: int = 0,
-    rescore: bool = False,
+    force: bool = False,
     batch: int = 32,
     workers: int = 0,
 ) -> list[dict]:
-    """Rows of PATH as `read_scores` gives them; scored and written first if PATH is not of these settings, or by `rescore`.
+    """Rows of PATH as `read_scores` gives them; scored and written first if PATH is not of these settings, or by `force`.
 
     PATH.json holds the settings; it is written last. Processes that torch.distributed joins share the work, and need to see
     the same folder. What a killed scoring has done lies in PATH.parts and is not done again.
     """
+    settings = settings_of(model, samples, root, protocol, quality)
+    prepare = protocol.preparation(settings["image_size"], quality) if quality or protocol.resize or protocol.pads else None
+    return scored_once(model, samples, root, path, settings, prepare, force, batch, workers)
+
+
+def scored_once(
+    model: Stored,
+    samples: list[Sample],
+    root: Path,
+    path: Path,
+    settings: dict,
+    prepare: Prepare | None,
+    force: bool = False,
+    batch: int = 32,
+    workers: int = 0,
+    say: Callable[[str], None] = print,
+) -> list[dict]:
+    """What `saved_scores` does, for any preparation of the pictures. settings: all that the scores depend on, with "count";
+    say: gets the sentence that tells what is done."""
     if not samples:
         raise SDDError(f"there are no images to score for {path.name}; check the splits of the benchmark")
-    settings = settings_of(model, samples, root, protocol, quality)
-    rows, said = (None, f"{path.parent.name}/{path.name}: scoring again, as asked") if rescore else find_saved(path, settings)
+    rows, said = (None, f"{path.parent.name}/{path.name}: scoring again, as asked") if force else find_saved(path, settings)
     if rank() == 0:
-        print(said)
+        say(said)
     if from_first(rows is not None):  # the first process decides for all: a shared disk may show the others an older state
         return read_scores(path) if rows is None else rows
-    folder = path.with_suffix(".parts")
-    if rank() == 0 and rescore:
+    folder, begin = path.with_suffix(".parts"), time.perf_counter()
+    if rank() == 0 and force:
         shutil.rmtree(folder, ignore_errors=True)
     wait()
     parts = part_files(folder, settings)
-    prepare = protocol.preparation(settings["image_size"], quality) if quality or protocol.resize or protocol.pads else None
     score_parts(model, samples, root, {k: parts[k] for k in range(rank(), len(parts), world())}, prepare, batch, workers)
     wait()
     if rank() == 0:
         assemble(parts, path, samples, root, settings)
+        say(f"{path.parent.name}/{path.name}: scored in {time.perf_counter() - begin:.0f} s")
     wait()
     return read_scores(path)
 

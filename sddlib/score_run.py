@@ -35,7 +35,7 @@ def score_run(
     limit: int,
     protocol: str,
     equalise: list[str],
-    rescore: bool = False,
+    force: bool = False,
     batch: int = 32,
     workers: int = 0,
 ) -> Scored:
@@ -64,5 +64,5 @@ def score_run(
             if not quality or method in equalise:
                 places[quality].mkdir(parents=True, exist_ok=True)
                 file = places[quality] / f"{method}.csv"
-                rows[method] = saved_scores(model, samples, root, file, rules, quality, rescore, batch, workers)
+                rows[method] = saved_scores(model, samples, root, file, rules, quality, force, batch, workers)
     return found

@@ -5,7 +5,7 @@ import numpy as np
 
 from . import SDDError
 from .benchmarks import SYNRIS, UNIVFD, TestSet
-from .evaluate import by_generator, table
+from .evaluate import by_generator, headline, table
 from .intervals import WEIGHTED, interval, set_draws
 from .paper import read_tables
 from .report import NAMES, columns
@@ -33,8 +33,8 @@ def accuracy_table(runs: dict[str, list[dict]], split: str = "test") -> str:
     for lines in zip(*tables.values(), strict=True):
         name = lines[0]["generator"] + (" (seen)" if lines[0]["seen"] else "")
         body.append([name, size(lines[0]), *(line[key] for line in lines for key in keys)])
-    unseen = [[line for line in lines if not line["seen"]] for lines in tables.values()]
-    body.append(["mean of unseen", "", *(mean(lines, key) for lines in unseen for key in keys)])
+    over = headline(next(iter(tables.values())))[0]
+    body.append([f"mean of {over}", "", *(mean(headline(lines)[1], key) for lines in tables.values() for key in keys)])
     return columns(body)
 
 
@@ -55,15 +55,14 @@ def equalised_table(runs: dict[str, list[dict]], equalised: dict[str, list[dict]
     """AP and accuracy at 0.5 of pictures as they are and with every one written as JPEG of the same quality."""
     for m, rows in equalised.items():
         if [r["path"] for r in rows] != [r["path"] for r in runs[m]]:
-            raise SDDError(f"the equalised scores of {m} are of other images; run 04_evaluate with rescore = True")
+            raise SDDError(f"the equalised scores of {m} are of other images; run 04_evaluate with force = True")
     pairs = [table(rows, split)[0] for m in equalised for rows in (runs[m], equalised[m])]
     shown = [f"{NAMES[m]} {what} {how}" for m in equalised for what in ("AP", "ACC") for how in ("native", "JPEG")]
     body = [["ACC at 0.5", *shown]]
     order = [(k + j, key) for k in range(0, len(pairs), 2) for key in ("ap", "acc") for j in (0, 1)]
     for i, line in enumerate(pairs[0]):
         body.append([line["generator"] + (" (seen)" if line["seen"] else ""), *(pairs[k][i][key] for k, key in order)])
-    unseen = [[line for line in lines if not line["seen"]] for lines in pairs]
-    body.append(["mean of unseen", *(mean(unseen[k], key) for k, key in order)])
+    body.append([f"mean of {headline(pairs[0])[0]}", *(mean(headline(pairs[k])[1], key) for k, key in order)])
     return columns(body)
 
 

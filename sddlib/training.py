@@ -15,6 +15,7 @@ from .data import Sample, normalised
 from .optim import TrainConfig, make_schedule, parameter_groups, trainable
 from .parallel import average_gradients, everyones, pick_device, rank, world
 from .perturb import Augment
+from .progress import progress
 from .randomness import random_state, seed_everything
 
 
@@ -29,7 +30,7 @@ def validate(model: nn.Module, loader: DataLoader, device: torch.device) -> tupl
     all get all of it, by rank."""
     model.eval()
     logits, labels = [torch.empty(0)], [torch.empty(0, dtype=torch.long)]
-    for x, y, _ in loader:
+    for x, y, _ in progress(loader, desc="validation"):
         logits.append(model(x.to(device)).logit.float().cpu())
         labels.append(y)
     z, y = (torch.cat(found) for found in zip(*everyones((torch.cat(logits), torch.cat(labels))), strict=True))

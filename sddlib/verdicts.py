@@ -4,13 +4,25 @@ import os
 from pathlib import Path
 
 from . import SDDError
+from .columns import columns
 from .data import scan_paths
 from .evaluate import iter_scores, write_csv
 from .profiles import ROOT
-from .recipes import load_scorer
 
+FEW = 10  # files whose rows are printed too
 COLUMNS = "path score verdict threshold width height format error".split()
 SHIPPED = ROOT / "data" / "checkpoints" / "sdd-mini.safetensors"
+
+
+def verdict(score: float, threshold: float) -> str:
+    """fake if score > threshold, else real."""
+    return "fake" if score > threshold else "real"
+
+
+def own_threshold(about: dict) -> float | None:
+    """The threshold that a checkpoint's JSON names, fitted on validation; None where it names none in 0..1."""
+    threshold = about.get("threshold")
+    return threshold if isinstance(threshold, float) and 0 <= threshold <= 1 else None
 
 
 def check_out(out: Path, inputs: list[Path], option: str = "--out") -> None:
@@ -45,16 +57,16 @@ def score_to_csv(paths: list[str], out: Path, checkpoint: Path | None, threshold
     check_out(out, [*files, checkpoint, checkpoint.with_suffix(".json")])
     if not files:
         raise SDDError(f"no image files in {', '.join(map(str, paths))}; name files, or folders that hold some")
+    from .recipes import load_scorer  # heavy: not before it is needed
+
     model = load_scorer(checkpoint)
-    if threshold is None:
-        threshold = model.about.get("threshold")
-        if not isinstance(threshold, float) or not 0 <= threshold <= 1:
-            raise SDDError(f"{checkpoint.with_suffix('.json')} names no threshold in 0..1; give one with --threshold")
+    if threshold is None and (threshold := own_threshold(model.about)) is None:
+        raise SDDError(f"{checkpoint.with_suffix('.json')} names no threshold in 0..1; give one with --threshold")
     rows = []
     try:
         for row in iter_scores(model, files, batch):
-            verdict = "" if row["error"] else ("fake" if row["score"] > threshold else "real")
-            rows.append(row | {"threshold": threshold, "verdict": verdict})
+            found = "" if row["error"] else verdict(row["score"], threshold)
+            rows.append(row | {"threshold": threshold, "verdict": found})
     finally:  # also what was scored before a Ctrl-C
         if rows:
             write_csv(rows, out, COLUMNS)
@@ -63,5 +75,35 @@ def score_to_csv(paths: list[str], out: Path, checkpoint: Path | None, threshold
         raise SDDError(
             f"none of the {len(rows)} files could be read, first {rows[0]['path']}: {rows[0]['error']}; all are in {out}"
         )
+    if len(rows) <= FEW:
+        print(columns([["P(generated)", "verdict", "file"], *map(judged, rows)], right_from=3))
     print(f"{count['fake']} fake, {count['real']} real, {count['']} unreadable, threshold {threshold:.4g}; rows in {out}")
+    if threshold == model.about.get("threshold"):
+        print(error_rates(model.about))
     return rows
+
+
+def printable(path: str) -> str:
+    """A file's name on one line, whatever bytes it is made of."""
+    return path if path.isprintable() else ascii(path)[1:-1]
+
+
+def judged(row: dict) -> list[str]:
+    """Score, verdict and file of a row as text; behind the name the reason where there is no score."""
+    if row["error"]:
+        return ["", "none", f"{printable(row['path'])}: {row['error']}"]
+    return [f"{row['score']:.4f}", row["verdict"], printable(row["path"])]
+
+
+def error_rates(about: dict) -> str:
+    """What a checkpoint's JSON says of its errors at its own threshold, and of whom it says nothing."""
+    val = about.get("val", {})
+    names = ("n_real", "n_fake", "real_acc_val", "fake_acc_val")
+    if not all(isinstance(val.get(name), (int, float)) for name in names):
+        return "This checkpoint does not say how often it errs."
+    false, missed = 1 - val["real_acc_val"], 1 - val["fake_acc_val"]
+    return (
+        f"On validation, where the threshold was fitted, {false:.0%} of {val['n_real']} reals are called fake and "
+        f"{missed:.0%} of {val['n_fake']} fakes are missed. These are of the kind it was trained on; of any other nothing is "
+        "known, expect more."
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 from . import SDDError
 from .benchmarks import UNIVFD_EXTRA
 from .evaluate import write_csv
-from .leaks import NAMES, warn_above
+from .leaks import NAMES, telling
 from .pictures import IMAGE_SUFFIXES
 from .report import columns
 from .verdicts import check_out
@@ -52,13 +52,12 @@ def leaks_table(report: Report) -> str:
     body, warnings, by_size = [], [], []
     for (split, name), found in report.leaks.items():
         body.append([split, name, found["n_real"], found["n_fake"], *("-" if found[k] is None else found[k] for k in NAMES)])
-        known = {k: found[k] for k in NAMES if found[k] is not None}
-        telling = {k: f"{k} {a:.2f}" for k, a in known.items() if a > warn_above(found["n_real"], found["n_fake"])}
-        by_bytes = "bytes/pixel" in telling and telling.keys() <= {"bytes/pixel", "combined"}
-        if telling and not by_bytes:
-            warnings.append(f"warning: {split} {name}: the file alone tells real from fake ({', '.join(telling.values())})")
-        elif telling:
-            by_size.append(f"{split} {name} {known['bytes/pixel']:.2f}")
+        told, by_bytes = telling(found)
+        if told and not by_bytes:
+            what = ", ".join(f"{k} {a:.2f}" for k, a in told.items())
+            warnings.append(f"warning: {split} {name}: the file alone tells real from fake ({what})")
+        elif told:
+            by_size.append(f"{split} {name} {told['bytes/pixel']:.2f}")
     if by_size:
         warnings.append(f"warning: compressed size alone tells real from fake, as smooth pictures do: {', '.join(by_size)}")
     if not body:

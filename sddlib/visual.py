@@ -17,6 +17,7 @@ from .data import Sample
 from .detector import Detector
 from .enhancement import Enhancement
 from .evaluate import read_scores
+from .progress import progress
 from .release import ReleaseEnhancement
 
 BRANCHES = ("tokens", "pixels")
@@ -70,7 +71,7 @@ def readings(model: Detector, samples: list[Sample], batch: int = 32) -> Reading
     """One pass over centre crops, in eval mode; the rows are those of `samples`."""
     need_discrepancy(model)
     device, found = next(model.parameters()).device, []
-    for x, _, _ in DataLoader(Crops(samples, model.backbone.image_size, train=False), batch):
+    for x, _, _ in progress(DataLoader(Crops(samples, model.backbone.image_size, train=False), batch), desc="reading"):
         out = model.eval()(x.to(device))
         features = torch.cat([out.F_low, out.T_CLS], 1)  # (B, F_low + D)
         found.append([t.float().cpu() for t in (out.logit, features, out.D_s.mean(1), out.V_H.abs().mean((1, 2)))])

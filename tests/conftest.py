@@ -1,5 +1,6 @@
 """One smoke run of the main job, through the command line, for every test that looks at what a run leaves."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,10 +32,15 @@ def command():
 
 
 @pytest.fixture(scope="session")
-def smoke_run(tmp_path_factory):
-    """dir: the run folder; stdout: what the command printed."""
-    folder = tmp_path_factory.mktemp("runs") / "smoke"
-    # variables that must not reach the kernels: one would change parameters, the other hide every figure
-    done = call("run", "all", "--profile", "smoke", "--run-dir", folder, SDDLIB_PROFILE="mini", MPLBACKEND="Agg")
-    assert done.returncode == 0, done.stderr
-    return SimpleNamespace(dir=folder, stdout=done.stdout)
+def smoke_run(tmp_path_factory, worker_id):
+    """dir: the run folder; stdout: what the command printed. The first test process that asks makes it for all: only look."""
+    base = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
+    folder, said = base / "smoke", base / "smoke.json"
+    with FileLock(base / "smoke.lock"):
+        if not said.is_file():
+            # variables that must not reach the kernels: one would change parameters, the other hide every figure
+            done = call("run", "all", "07", "--profile", "smoke", "--run-dir", folder, SDDLIB_PROFILE="mini", MPLBACKEND="Agg")
+            said.write_text(json.dumps([done.returncode, done.stdout, done.stderr]))  # a failure fails every test, at once
+    code, stdout, stderr = json.loads(said.read_text())
+    assert code == 0, stderr
+    return SimpleNamespace(dir=folder, stdout=stdout)

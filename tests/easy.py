@@ -1,8 +1,6 @@
 """A training that many tests share: easy images, a small detector on a tiny backbone, and a way to run it elsewhere."""
 
-import json
 import os
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -47,13 +45,13 @@ def new_model(kind: str = "sdd", seed: int = 0, **fields):
     return Detector(backbone, torch.randn(preset.M, 64), preset) if kind == "sdd" else LoraLinear(backbone, preset)
 
 
-def main(folder: str, jobs: str) -> None:
+def work(folder: Path, jobs: list[dict]) -> None:
     """In a process of its own, which is one of many if a launcher says so: train job after job; history and weights go to the
     job's "out"."""
     torch.set_num_threads(1)
     join()
-    samples = easy_set_again(Path(folder))
-    for job in json.loads(jobs):
+    samples = easy_set_again(folder)
+    for job in jobs:
         states = job.get("states") and States(Path(job["states"]), "key", job.get("minutes", 0.0), lambda _: None)
         model = new_model(job.get("kind", "sdd"), **job.get("fields", {}))
         if job.get("spoil") == rank():
@@ -95,10 +93,6 @@ def easy_set_again(folder: Path) -> dict[str, list[Sample]]:
 def environment(rank_: int = 0, world: int = 1, port: int = 0) -> dict:
     """What a launcher sets for one of `world` processes on this machine."""
     facts = {"RANK": rank_, "LOCAL_RANK": rank_, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
-    root = str(Path(__file__).resolve().parents[1])
-    mine = {**os.environ, "PYTHONPATH": root, "ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(Path(__file__).resolve().parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    mine = {**os.environ, "PYTHONPATH": path, "ACCELERATE_USE_CPU": "true", "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
     return {**mine, **{k: str(v) for k, v in facts.items()}} if world > 1 else mine
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,7 +1,6 @@
 """Ablations: variants change what they say, a sweep goes on where it stood, differences come from saved scores alone."""
 
 import copy
-import json
 import re
 
 import numpy as np
@@ -15,6 +14,7 @@ from sddlib.data import Sample, read_manifest
 from sddlib.detector import Detector
 from sddlib.effects import effects, effects_table, verdict
 from sddlib.evaluate import score_paths, table, write_csv
+from sddlib.figures_ablations import effect_bars, path_bars
 from sddlib.interventions import PATHS, interventions, partners
 from sddlib.presets import Preset, get_preset
 from sddlib.profiles import ROOT
@@ -211,6 +211,20 @@ def test_a_difference_is_the_variants_ap_minus_that_of_sdd_over_the_seeds_both_h
     assert re.search(r"good +good +2 .* better", text) and "nan" not in text
 
 
+def test_where_training_held_every_generator_effects_are_over_these():
+    seen = {
+        name: [r for r in scores(shift, 0) if r["generator"] in ("camera", "gan")] for name, shift in (("sdd", 1), ("good", 3))
+    }
+    found = effects([seen], draws=50)
+    summary = table(seen["good"])[1]
+    assert found["good"]["over"] == "seen" and effects([{"sdd": scores(1, 0)}])["sdd"]["over"] == "unseen"
+    assert "over seen generators" in effect_bars(found, {"good": "any"}, verdict, "")[0].axes[0].get_xlabel()
+    assert "over seen generators" in path_bars(found, {"good": "whole"}, "")[0].axes[0].get_xlabel()
+    assert (found["good"]["ap"], found["good"]["acc"]) == pytest.approx((summary["mean_ap_seen"], summary["mean_acc_seen"]))
+    assert found["good"]["difference"][0] == pytest.approx(found["good"]["ap"] - found["good"]["base"])
+    assert found["good"]["base"] == pytest.approx(table(seen["sdd"])[1]["mean_ap_seen"])
+
+
 def test_a_variant_that_no_seed_shares_with_sdd_is_left_out():
     assert set(effects([{"sdd": scores(1, 0)}, {"alone": scores(1, 1)}], draws=20)) == {"sdd"}
 
@@ -272,12 +286,14 @@ def test_a_head_that_ignores_a_path_is_not_moved_by_cutting_it(detector, samples
 # --- the notebook's sweep in earnest
 
 
-def test_two_variants_are_swept_through_papermill(tmp_path):
-    folder, work = tmp_path / "store", tmp_path / "work"
-    assert sweep(["sdd", "no_cfdl"], [0], "smoke", {"limit": 2}, folder, work, say=lambda _: None) == 2
+def test_three_variants_are_swept_through_papermill(smoke_run):
+    """By 05_ablations of the smoke run."""
+    folder, small = smoke_run.dir / "ablations" / "2-photographs-1-epochs", {"limit": 2, "epochs": 1}
     store = Store(folder, "smoke", 0)
     facts = store.facts()
-    assert set(facts) == {"sdd", "no_cfdl"} and facts["sdd"]["D_s_fake"] > 0 and "D_s_fake" not in facts["no_cfdl"]
-    assert set(store.columns()[1]) == {"sdd", "no_cfdl", *(f"sdd:{n}" for n in PATHS)}
-    assert (work / "sdd-seed0" / "notebooks" / "variant.ipynb").is_file()
-    assert json.loads(store.json.read_text())["sdd"]["settings"] == settings_of(parameters_of("sdd", 0, "smoke", {"limit": 2}))
+    assert set(facts) == {"sdd", "lora", "no_cfdl"}
+    assert facts["sdd"]["D_s_fake"] > 0 and all("D_s_fake" not in facts[name] for name in ("lora", "no_cfdl"))
+    assert set(store.columns()[1]) == {"sdd", "lora", "no_cfdl", *(f"sdd:{n}" for n in PATHS)}
+    for name in facts:
+        assert (folder / "runs" / f"{name}-seed0" / "notebooks" / "variant.ipynb").is_file()
+        assert facts[name]["settings"] == settings_of(parameters_of(name, 0, "smoke", small))

@@ -3,11 +3,11 @@
 import itertools
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 
 import numpy as np
 import pytest
 import torch
+from elsewhere import CONTEXT
 from PIL import Image
 from scipy.spatial.distance import jensenshannon
 
@@ -150,7 +150,7 @@ def test_bank_is_independent_of_shares_and_of_the_processes_that_work_on_them(re
     t = tokens(500)
     t[100:140] = t[7]  # equal tokens: the first in the stream is taken, whichever share it lies in
     whole = build_bank(stream(t, 64), 40, reference, seed=3)
-    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(2, CONTEXT) as pool:
         for cuts, run in ((2, map), (3, pool.map), (7, map)):
             bank = build_bank(stream(t, 50, cuts), 40, reference, seed=3, run=run)
             np.testing.assert_array_equal(bank.index, whole.index)

@@ -148,6 +148,16 @@ def test_univfd_trains_nothing_of_clip_and_its_logit_is_linear_in_the_embedding(
     assert facts["chosen"]["C"] > 0
 
 
+def test_univfd_embeds_where_the_accelerator_is(samples, monkeypatch):
+    def stop(features, crops, device):
+        raise SDDError(f"embeds on {device}")
+
+    monkeypatch.setattr("sddlib.baselines.univfd.pick_device", lambda: torch.device("meta"))
+    monkeypatch.setattr("sddlib.baselines.univfd.embed", stop)
+    with pytest.raises(SDDError, match="embeds on meta"):
+        fitted("univfd", samples)
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_univfd_loads_the_published_linear_head(suffix, tmp_path):
     from safetensors.torch import save_file

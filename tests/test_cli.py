@@ -14,6 +14,7 @@ from PIL import Image
 from sddlib import __main__ as cli
 from sddlib import verdicts
 from sddlib.evaluate import iter_scores
+from sddlib.profiles import ROOT
 from sddlib.verdicts import COLUMNS
 
 
@@ -31,10 +32,10 @@ def pictures(tmp_path):
     return folder
 
 
-def test_score_writes_a_row_for_every_file_good_or_not(smoke_run, command, pictures, tmp_path):
+def test_score_writes_a_row_for_every_file_good_or_not(smoke_run, pictures, tmp_path, capsys):
     out, checkpoint = tmp_path / "v.csv", smoke_run.dir / "checkpoints" / "sdd.safetensors"
-    done = command("score", pictures, tmp_path / "nowhere.png", "--out", out, "--checkpoint", checkpoint)
-    assert done.returncode == 0, done.stderr
+    paths = str(pictures), str(tmp_path / "nowhere.png")
+    assert cli.main(["score", *paths, "--out", str(out), "--checkpoint", str(checkpoint)]) == 0
     rows = list(csv.DictReader(out.open(newline="")))
     assert list(rows[0]) == COLUMNS
     names = ["a.png", "b.webp", "c_text.png", "d_empty.jpg", "nowhere.png"]
@@ -44,7 +45,26 @@ def test_score_writes_a_row_for_every_file_good_or_not(smoke_run, command, pictu
     assert [(r["width"], r["height"], r["format"]) for r in rows[:2]] == [("120", "90", "PNG"), ("30", "40", "WEBP")]
     for row in rows[2:]:
         assert row["error"] and row["score"] == row["verdict"] == ""
-    assert "3 unreadable" in done.stdout
+    said = capsys.readouterr().out
+    assert "3 unreadable" in said
+    printed = said.splitlines()  # so few files are printed too, then what the checkpoint knows of its errors
+    assert printed[0].split() == ["P(generated)", "verdict", "file"] and len(printed) == 8
+    for row, line in zip(rows, printed[1:6], strict=True):
+        assert line.split()[-1 if row["verdict"] else 0] == (row["path"] if row["verdict"] else "none")
+        assert row["error"] in line and row["path"] in line
+    assert printed[1].split()[:2] == [f"{float(rows[0]['score']):.4f}", rows[0]["verdict"]]
+    val = json.loads(checkpoint.with_suffix(".json").read_text())["val"]
+    assert f"{1 - val['real_acc_val']:.0%} of {val['n_real']} reals are called fake" in printed[7]
+    assert f"{1 - val['fake_acc_val']:.0%} of {val['n_fake']} fakes are missed" in printed[7]
+
+
+def test_a_name_that_is_no_text_is_printed_on_one_line(tmp_path):
+    assert verdicts.printable("a b.png") == "a b.png" and verdicts.printable("ü.png") == "ü.png"
+    assert verdicts.printable("a\nb\udcff.png") == "a\\nb\\udcff.png"
+
+
+def test_checkpoint_that_is_silent_on_its_errors_is_said_to_be():
+    assert "does not say" in verdicts.error_rates({"val": {"n_real": 3}})
 
 
 def test_score_without_a_readable_file_fails_in_one_line_and_keeps_the_rows(smoke_run, pictures, tmp_path, capsys):
@@ -176,10 +196,12 @@ def test_interrupt_is_one_sentence_and_exit_code_130(monkeypatch, capsys):
     assert capsys.readouterr().err == "sddlib: stopped by the user\n"
 
 
-def test_help_imports_nothing_heavy():
+def test_help_and_commands_that_need_no_clip_import_nothing_heavy():
     check = "import sys; from sddlib.__main__ import build_parser; build_parser().format_help()"
     check += "; assert not {'torch', 'numpy', 'yaml', 'nbformat'} & set(sys.modules)"
-    assert subprocess.run([sys.executable, "-c", check]).returncode == 0
+    check += "; import sddlib.runner, sddlib.sweeps; assert not {'torch', 'nbformat'} & set(sys.modules)"
+    check += "; import sddlib.compare, sddlib.verify_report; assert not {'open_clip', 'peft', 'nbformat'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], cwd=ROOT).returncode == 0
 
 
 def test_figures_are_copied_by_name_from_a_run(smoke_run, tmp_path, capsys):
@@ -191,9 +213,3 @@ def test_figures_are_copied_by_name_from_a_run(smoke_run, tmp_path, capsys):
     assert cli.main(["figures", *run]) == 0
     saved = {p.name for p in (smoke_run.dir / "figures").iterdir()}
     assert {p.name for p in (tmp_path / "f").iterdir()} == saved
-
-
-def test_evaluation_without_checkpoints_says_what_is_missing(tmp_path, capsys):
-    assert cli.main(["run", "04", "--profile", "smoke", "--run-dir", str(tmp_path / "run")]) == 2
-    said = capsys.readouterr().err
-    assert len(said.splitlines()) == 1 and "04_evaluate stopped in cell" in said and "sdd.safetensors is missing" in said

@@ -58,6 +58,11 @@ def test_a_file_of_imagenet_weights_makes_it_a_resnet50_that_starts_there(tmp_pa
     assert np.allclose(model.prepare(picture)[:, 0, 0], (pixel - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225], atol=1e-5)
 
 
+def test_other_weights_leave_a_small_one_that_started_from_none(tmp_path):
+    CNNSpot(32, 4).save(tmp_path / "c.safetensors", {})
+    assert not CNNSpot.load(tmp_path / "c.safetensors", weights="elsewhere.safetensors").options["weights"]
+
+
 def test_wrong_or_missing_imagenet_weights_are_one_sentence(tmp_path):
     with pytest.raises(SDDError, match="CNNSpot needs the weights file .*nowhere.pth', which is missing"):
         CNNSpot(32, weights="nowhere.pth").fit([], [], None)

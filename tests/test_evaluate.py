@@ -27,6 +27,8 @@ from sddlib.evaluate import (
     write_csv,
 )
 from sddlib.intervals import bootstrap
+from sddlib.report import generator_table
+from sddlib.tables import accuracy_table
 
 
 class Brightness(nn.Module):
@@ -280,13 +282,25 @@ def test_row_with_an_error_counts_nowhere():
     assert table(r + broken) == table(r)
 
 
-def test_tables_without_validation_or_unseen_generators_say_so():
+def test_tables_without_validation_or_fakes_say_so():
     with pytest.raises(SDDError, match="check the val split"):
         table(pick(rows(), split="test"))
-    only_seen = [x for x in rows() if x["generator"] in ("camera", "gan")]
-    for compute in (lambda: table(only_seen), lambda: bootstrap([{"a": only_seen}], draws=3)):
-        with pytest.raises(SDDError, match="no fakes of an unseen generator"):
+    no_fakes = [x for x in rows() if x["split"] == "val" or x["generator"] == "camera"]
+    for compute in (lambda: table(no_fakes), lambda: bootstrap([{"a": no_fakes}], draws=3)):
+        with pytest.raises(SDDError, match="no fakes"):
             compute()
+
+
+def test_where_training_held_every_generator_means_are_over_these_and_called_so():
+    only_seen = [x for x in rows(photos=40) if x["generator"] in ("camera", "gan")]
+    (line,), summary = table(only_seen)
+    assert line["seen"] and not any("unseen" in key for key in summary)
+    assert summary["mean_ap_seen"] == summary["min_ap_seen"] == summary["ap_seen"] == line["ap"]
+    assert summary["mean_acc_seen"] == line["acc_val"]
+    estimate, low, high = bootstrap([{"sdd": only_seen}], draws=20)["sdd"]
+    assert estimate == pytest.approx(line["ap"]) and low < high
+    for text in (generator_table({"sdd": only_seen}), accuracy_table({"sdd": only_seen})):
+        assert "mean of seen" in text and "unseen" not in text
 
 
 # --- bootstrap

@@ -19,7 +19,7 @@ def quiet(_line: str) -> None:
 
 
 def make(folder, **changes):
-    p = SimpleNamespace(**all_parameters("smoke", "03_train", {"epochs": 2, "retrain": False, "save_minutes": 0.0, **changes}))
+    p = SimpleNamespace(**all_parameters("smoke", "03_train", {"epochs": 2, "force": False, "save_minutes": 0.0, **changes}))
     return read_job(p, ROOT / p.manifest, p.weights, folder)
 
 
@@ -78,7 +78,7 @@ def test_a_model_is_loaded_the_second_time_and_no_state_is_left(tmp_path, capsys
     assert other.about["classes"] == [] and other.about["generators"] == ["realesrgan_x4plus"]
 
 
-def test_a_stopped_job_goes_on_and_retrain_starts_anew(tmp_path, monkeypatch):
+def test_a_stopped_job_goes_on_and_force_starts_anew(tmp_path, monkeypatch):
     whole = fit(make(tmp_path / "whole"), "lora", log=quiet)
     save = States.save
 
@@ -96,7 +96,7 @@ def test_a_stopped_job_goes_on_and_retrain_starts_anew(tmp_path, monkeypatch):
     assert said[0].startswith("memory of training in each process") and said[1].startswith("goes on after epoch 0, step 1 of")
     assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in whole.state_dict().items())
     again = []
-    fit(replace(job, retrain=True), "lora", log=again.append)
+    fit(replace(job, force=True), "lora", log=again.append)
     assert again[1].startswith("epoch 1")
 
 

@@ -11,9 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pytest
+from labels import counted, unlabelled
 from PIL import Image
 
 from sddlib import profiles
@@ -24,7 +26,7 @@ from sddlib.runner import SUMMARY_KEYS
 ROOT = Path(__file__).parent.parent
 ALL = sorted((ROOT / "notebooks").glob("*.ipynb"))
 each = pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
-BY_START = {"seed", "run_dir"}  # used by the third cell itself
+BY_START = {"seed", "run_dir"}  # used by `start` itself
 
 
 def code(path: Path) -> list:
@@ -32,12 +34,12 @@ def code(path: Path) -> list:
 
 
 @each
-def test_one_parameters_cell_second_with_one_commented_literal_a_line(path):
+def test_one_parameters_cell_behind_the_one_for_colab_with_one_commented_literal_a_line(path):
     cells = nbformat.read(path, 4).cells
     tagged = [i for i, c in enumerate(cells) if "parameters" in c.metadata.get("tags", [])]
-    assert tagged == [1]
+    assert tagged == [2]
     assert profiles.parameters(path.stem)
-    for line in cells[1].source.splitlines():
+    for line in cells[2].source.splitlines():
         assert re.fullmatch(r"\w+ = .+  # \S.+", line), f"no help text or no literal in {line!r}"
 
 
@@ -62,8 +64,8 @@ def test_title_is_a_question_with_answers_needs_makes_minutes(path):
 
 
 @each
-def test_third_cell_starts_the_run(path):
-    assert f'start("{path.stem}", globals())' in nbformat.read(path, 4).cells[2].source
+def test_the_cell_after_the_parameters_starts_the_run(path):
+    assert f'start("{path.stem}", globals())' in nbformat.read(path, 4).cells[3].source
 
 
 @each
@@ -88,7 +90,7 @@ def read_of_p(tree: ast.AST) -> set[str]:
 
 @each
 def test_every_parameter_is_used(path):
-    used = set().union(*(read_of_p(ast.parse(cell.source)) for cell in code(path)[1:]))
+    used = set().union(*(read_of_p(ast.parse(cell.source)) for cell in code(path)[2:]))
     assert set(profiles.parameters(path.stem)) == used | BY_START
 
 
@@ -139,8 +141,9 @@ def test_plain_papermill_works_from_anywhere(tmp_path):
 
 def test_smoke_run_leaves_a_complete_summary(smoke_run):
     summary = json.loads((smoke_run.dir / "summary.json").read_text())
-    assert set(SUMMARY_KEYS) <= set(summary)
-    assert all(0 <= summary[key] <= 1 for key in SUMMARY_KEYS)
+    keys = {key for key in SUMMARY_KEYS if "unseen" in key or "mean" not in key}  # mean_*_seen: where no generator was unseen
+    assert keys == set(SUMMARY_KEYS) & set(summary)
+    assert all(0 <= summary[key] <= 1 for key in keys)
     assert summary["profile"] == "smoke" and summary["seed"] == 0 and summary["versions"]["torch"]
     assert summary["seconds"] >= max(summary["seconds_each"].values()) and 100 < summary["peak_rss_mb"] < 8000
 
@@ -163,6 +166,28 @@ def test_every_figure_of_the_smoke_run_is_shown_saved_and_not_blank(smoke_run):
                 for picture in (io.BytesIO(base64.b64decode(png)), smoke_run.dir / "figures" / f"{name}.png"):
                     assert np.asarray(Image.open(picture).convert("L")).std() > 5, f"{name} is blank"
     assert list((smoke_run.dir / "figures").glob("*.png"))
+
+
+def test_every_figure_of_the_smoke_run_labels_its_axes_and_says_of_how_many_it_is(smoke_run):
+    figures = sorted((smoke_run.dir / "figures").glob("*.svg"))
+    assert figures
+    for path in figures:
+        assert not unlabelled(path)
+        assert counted(path), f"{path.name} does not say N"
+
+
+@pytest.mark.parametrize("what, wrong", [("", 0), ("x", 1), ("y", 1), ("xy", 2), ("names", 1)])
+def test_an_unlabelled_axis_is_seen(tmp_path, monkeypatch, what, wrong):
+    """Without labels on the axes named by `what`; an axis of names needs none."""
+    monkeypatch.setitem(plt.rcParams, "svg.fonttype", "none")
+    fig, ax = plt.subplots()
+    ax.bar(["camera", "gan"] if what == "names" else [1, 2], [3, 4])
+    ax.set(xlabel="" if "x" in what or what == "names" else "epoch", ylabel="" if "y" in what or what == "names" else "loss")
+    fig.savefig(tmp_path / "f.svg")
+    assert len(unlabelled(tmp_path / "f.svg")) == wrong and not counted(tmp_path / "f.svg")
+    ax.set_title("N = 12 crops")
+    fig.savefig(tmp_path / "f.svg")
+    assert counted(tmp_path / "f.svg")
 
 
 def test_smoke_run_scores_every_method_on_the_same_images_outside_training(smoke_run):

@@ -1,6 +1,5 @@
 """Two processes compute what one computes on the whole batch."""
 
-import json
 import socket
 import subprocess
 import sys
@@ -8,6 +7,7 @@ import sys
 import easy
 import pytest
 import torch
+from elsewhere import Elsewhere
 
 from sddlib import SDDError
 from sddlib.crops import TwinBatches
@@ -26,21 +26,19 @@ def folder(tmp_path_factory):
     return path
 
 
-def launch(world: int, command: list[str], timeout: int = 120) -> None:
-    """The command in so many processes, as a launcher starts them."""
+def launch(world: int, folder, jobs: list[dict], said) -> None:
+    """`easy.work` in so many processes, as a launcher starts them. said: the folder for what they say on stderr."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    jobs = [
-        subprocess.Popen([sys.executable, *command], env=easy.environment(r, world, port), stderr=subprocess.PIPE, text=True)
-        for r in range(world)
-    ]
+    seen = [easy.environment(r, world, port) for r in range(world)]
+    every = [Elsewhere(said / f"rank{r}", easy.work, folder, jobs, environment=env) for r, env in enumerate(seen)]
     try:
-        said = [job.communicate(timeout=timeout)[1] for job in jobs]
-    finally:
-        for job in jobs:
-            job.kill()
-    assert all(job.returncode == 0 for job in jobs), "\n".join(said)
+        codes = [process.wait() for process in every]
+    finally:  # none waits for one that is dead
+        for process in every:
+            process.process.kill()
+    assert not any(codes), "\n".join(process.err.read_text() for process in every)
 
 
 KINDS = {
@@ -61,12 +59,12 @@ def outcomes(folder, tmp_path_factory):
         ]
         if n == 2:
             jobs += [{"config": config, "out": str(out / "whole2.pt"), "states": str(out / "states")}]
-        launch(n, [easy.__file__, str(folder), json.dumps(jobs)])
+        launch(n, folder, jobs, out)
     sorted((out / "states").glob("state-*.pt"))[-1].unlink()  # as if killed one step before the end
     resume = {"config": config, "states": str(out / "states"), "minutes": 60}
-    launch(2, [easy.__file__, str(folder), json.dumps([{**resume, "out": str(out / "resumed2.pt")}])])
+    launch(2, folder, [{**resume, "out": str(out / "resumed2.pt")}], out)
     found = {(p.stem[:-1], int(p.stem[-1])): torch.load(p) for p in out.glob("*.pt")}
-    return found | {"alone": [easy.__file__, str(folder), json.dumps([{**resume, "out": str(out / "alone1.pt")}])]}
+    return found | {"alone": [{**resume, "out": str(out / "alone1.pt")}]}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -87,12 +85,12 @@ def test_two_processes_give_the_losses_of_one_with_the_same_global_batch(kind, o
             assert torch.allclose(two["state"][name].float(), value.float(), atol=2e-3), name
 
 
-def test_two_processes_go_on_from_their_state(outcomes):
+def test_two_processes_go_on_from_their_state(folder, outcomes, tmp_path):
     """Dropout is on: the state holds what each process draws next."""
     whole, resumed = outcomes["whole", 2]["state"], outcomes["resumed", 2]["state"]
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
     with pytest.raises(AssertionError, match="begun with 2 processes; go on with as many"):
-        launch(1, outcomes["alone"])
+        launch(1, folder, outcomes["alone"], tmp_path)
 
 
 def test_parts_of_all_processes_are_the_batch_and_epochs_differ():
@@ -117,12 +115,12 @@ def test_parts_of_all_processes_are_the_batch_and_epochs_differ():
         TrainConfig(batch=12, accumulate=2).part(4)
 
 
-def test_a_loss_that_is_no_number_in_one_process_ends_all_with_its_images(folder):
+def test_a_loss_that_is_no_number_in_one_process_ends_all_with_its_images(folder, tmp_path):
     jobs = [{"spoil": 1, "out": ""}]
     with pytest.raises(
         AssertionError, match=r"(?s)the loss became nan in epoch 1, batch 1 .*the loss became nan in epoch 1, batch 1 "
     ):
-        launch(2, [easy.__file__, str(folder), json.dumps(jobs)])
+        launch(2, folder, jobs, tmp_path)
 
 
 def test_one_process_is_left_as_it_is():

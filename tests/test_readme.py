@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from trees import univfd
 from sddlib import __main__ as cli
 from sddlib import ablations, runner
 from sddlib.data import data_hash, read_manifest
-from sddlib.evaluate import write_csv
+from sddlib.evaluate import read_scores, table, write_csv
 from sddlib.grids import read_grid
 from sddlib.presets import get_preset
 from sddlib.profiles import all_parameters, check_overrides, parse_overrides
@@ -53,8 +54,21 @@ def test_every_command_is_of_a_kind_that_is_tested_here():
     known |= {("python", "-m", module) for module in ("sddlib", "pytest", "jupyterlab", "pip", "venv", "ipykernel")}
     for words in commands():
         assert any(tuple(words[: len(k)]) == k for k in known), f"no test knows {' '.join(words)}"
-    found = {words[0] for words in sddlib_commands()}
-    assert found == {"env", "run", "score", "seeds", "ablate", "figures", "verify", "plan", "compare", "sweep"}
+    assert {words[0] for words in sddlib_commands()} == {  # doctor and manifest have test files of their own
+        "doctor",
+        "manifest",
+        "env",
+        "run",
+        "report",
+        "score",
+        "seeds",
+        "ablate",
+        "figures",
+        "verify",
+        "plan",
+        "compare",
+        "sweep",
+    }
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="needs make")
@@ -97,14 +111,32 @@ def test_run_commands_name_notebooks_and_parameters_that_exist(words, tmp_path, 
     assert seen
 
 
-@pytest.mark.parametrize("words", sddlib_commands("score"), ids=" ".join)
+def all_but_three(folder: str, names: list[str]) -> list[str]:
+    return sorted(name for name in names if (Path(folder) / name).is_file())[3:]
+
+
+@pytest.mark.parametrize("words", [w for w in sddlib_commands("score") if "--checkpoint" not in w], ids=" ".join)
 def test_score_commands_work_on_the_shipped_checkpoint(words, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(ROOT)
-    at = words.index("--out") + 1
-    out = tmp_path / words[at]
-    assert cli.main([*words[:at], str(out), *words[at + 1 :]]) == 0, capsys.readouterr().err
+    """In a folder that has what the command names, three files of each folder: that all can be read has a test of its own."""
+    for name in words[1:]:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, tmp_path / name, ignore=all_but_three)
+        elif (ROOT / name).is_file():
+            (tmp_path / name).parent.mkdir(parents=True)
+            shutil.copy2(ROOT / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / cli.build_parser().parse_args(words).out
+    assert cli.main(words) == 0, capsys.readouterr().err
     rows = list(csv.DictReader(out.open(newline="")))
     assert rows and all(row["verdict"] in ("real", "fake") and not row["error"] for row in rows)
+
+
+@pytest.mark.parametrize("words", sddlib_commands("report"), ids=" ".join)
+def test_report_commands_name_a_run_and_a_folder(words, monkeypatch, smoke_run, tmp_path, capsys):
+    shutil.copytree(smoke_run.dir, tmp_path / words[1], ignore=shutil.ignore_patterns("checkpoints"))
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words) == 0, capsys.readouterr().err
+    assert (Path(words[words.index("--to") + 1]) / "report.html").is_file()
 
 
 def test_seeds_and_figures_commands_work_on_a_run(smoke_run, tmp_path, capsys):
@@ -154,22 +186,32 @@ def test_ablate_commands_name_variants_seeds_and_parameters_that_exist(words, mo
             assert facts["settings"] == ablations.settings_of(ablations.parameters_of(name, store.seed, "mini", overrides))
 
 
-def test_checkpoint_is_shipped_in_half_precision_if_scores_stay(smoke_run, tmp_path):
+def test_checkpoint_is_shipped_in_half_precision_if_scores_stay(smoke_run, tmp_path, capsys):
     target = tmp_path / "new" / "sdd.safetensors"
-    assert [words[2:] for words in commands() if words[:2] == ["python", "data/make_checkpoint.py"]] == [["runs/C"]]
+    assert [words[2:] for words in commands() if words[:2] == ["python", "data/make_checkpoint.py"]] == [
+        ["runs/C"],
+        ["runs/field0", "--to", "data/checkpoints/sdd-field.safetensors"],
+    ]
     script = [sys.executable, ROOT / "data" / "make_checkpoint.py", "--to", target]
     done = subprocess.run([*script, smoke_run.dir], capture_output=True, text=True)
     assert done.returncode == 0 and "largest change of a score" in done.stdout, done.stderr
-    assert {p.name for p in target.parent.iterdir()} == {"sdd.safetensors", "sdd.json"}
+    assert {p.name for p in target.parent.iterdir()} == {"sdd.safetensors", "sdd.json", "sdd.md"}
+    card, rows = target.with_suffix(".md").read_text(), table(read_scores(smoke_run.dir / "scores" / "sdd.csv"))[0]
+    for r in rows:  # a card says what the run scored, and what training saw
+        assert f"| {r['generator']} | {'yes' if r['seen'] else 'no'} | 2 + {r['n_fake']} | {r['ap']:.3f} |" in card
+    assert "| train | real | camera | 2 |" in card and "no proof" in card and "trial" not in card
+    assert json.loads(target.with_suffix(".json").read_text())["sha256"] in card
     whole = smoke_run.dir / "checkpoints" / "sdd.safetensors"
     assert target.stat().st_size < 0.6 * whole.stat().st_size
     moved = tmp_path / "moved"
     shutil.copytree(smoke_run.dir, moved, ignore=shutil.ignore_patterns("notebooks", "figures"))
     rows = (moved / "scores" / "sdd.csv").read_text().replace(",0.", ",0.9")
     (moved / "scores" / "sdd.csv").write_text(rows)
-    done = subprocess.run([*script, moved], capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "moves a score" in done.stderr
-    assert {p.name for p in target.parent.iterdir()} == {"sdd.safetensors", "sdd.json"}
+    make_checkpoint = runpy.run_path(str(script[1]))  # the same script, without Python and torch anew
+    assert make_checkpoint["main"](["--to", str(target), str(moved)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "moves a score" in said
+    assert {p.name for p in target.parent.iterdir()} == {"sdd.safetensors", "sdd.json", "sdd.md"}
 
 
 def test_shipped_checkpoint_keeps_its_promises():

@@ -89,8 +89,8 @@ def test_model_is_trained_once_for_the_same_settings_and_again_for_others(tmp_pa
         return LinearProbe(recipes.encoder(SOURCE, PRESET.norm), PRESET), {**SOURCE, "threshold": 0.5}
 
     path = tmp_path / "probe.safetensors"
-    for settings, retrain, times in (({"lr": 1}, False, 1), ({"lr": 1}, False, 1), ({"lr": 2}, False, 2), ({"lr": 2}, True, 3)):
-        model = recipes.trained("probe", path, settings, make, retrain)
+    for settings, force, times in (({"lr": 1}, False, 1), ({"lr": 1}, False, 1), ({"lr": 2}, False, 2), ({"lr": 2}, True, 3)):
+        model = recipes.trained("probe", path, settings, make, force)
         assert len(made) == times and model.about["settings"] == settings
 
 

@@ -1,16 +1,14 @@
 """A training that is killed at any step goes on to the same weights, bit for bit; what is broken or foreign is left aside."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import easy
 import pytest
 import torch
+from elsewhere import Elsewhere
 
 from sddlib import SDDError
 from sddlib.optim import TrainConfig
@@ -105,36 +103,35 @@ def test_best_epoch_before_the_kill_is_still_the_best_after_it(samples, tmp_path
     assert same(run(samples, States(tmp_path, "key", 0.0, quiet), **changes), whole)
 
 
-def start(folder: Path, *jobs: dict) -> subprocess.Popen:
-    command = [sys.executable, easy.__file__, str(folder), json.dumps(jobs)]
-    return subprocess.Popen(command, env=easy.environment(), stderr=subprocess.PIPE, text=True)
-
-
 def reached(states: Path) -> int:
     return max((int(p.stem[-9:]) for p in states.glob("state-*.pt")), default=0)
 
 
-def when_reached(step: int, states: Path, process: subprocess.Popen) -> None:
+def when_reached(step: int, states: Path, process: Elsewhere) -> None:
     while reached(states) < step:
-        assert process.poll() is None, process.stderr.read()
+        assert process.running(), process.err.read_text()
         time.sleep(0.01)
 
 
 def test_sigkill_and_sigterm_lose_nothing(folder, tmp_path):
     """Real processes: one killed with SIGKILL, one told to stop with SIGTERM, one left to end, and then one undisturbed."""
+
+    def start(name: str, *jobs: dict) -> Elsewhere:
+        return Elsewhere(tmp_path / name, easy.work, folder, jobs)
+
     states, config = tmp_path / "states", {"epochs": 16}
     job = {"out": str(tmp_path / "resumed.pt"), "states": str(states), "config": config}
-    killed = start(folder, job)
+    killed = start("killed", job)
     when_reached(2, states, killed)
-    killed.kill()
+    killed.send(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
     before = reached(states)
-    told = start(folder, job)
+    told = start("told", job)
     when_reached(before + 2, states, told)
-    told.send_signal(signal.SIGTERM)
-    assert told.wait() != 0 and "its state is kept in" in told.stderr.read()
+    told.send(signal.SIGTERM)
+    assert told.wait() == 1 and "its state is kept in" in told.err.read_text()
     assert not (tmp_path / "resumed.pt").exists() and before < reached(states) < 48
-    assert start(folder, job, {"out": str(tmp_path / "whole.pt"), "config": config}).wait() == 0
+    assert start("ends", job, {"out": str(tmp_path / "whole.pt"), "config": config}).wait() == 0
     one, other = (torch.load(tmp_path / f"{name}.pt") for name in ("whole", "resumed"))
     assert all(torch.equal(one["state"][k], other["state"][k]) for k in one["state"])
 

@@ -17,7 +17,7 @@ def default_profile(monkeypatch):
 
 
 def cells(notebook: str, folder, **changes) -> dict:
-    """What the kernel of a notebook holds when its third cell runs."""
+    """What the kernel of a notebook holds when the cell after its parameters runs."""
     values = profiles.parameters(notebook) | {"run_dir": str(folder)} | changes
     return {"__name__": "__main__", "In": ["", "x"], "Out": {}, "_i1": "x", "exit": print, **values}
 
@@ -87,12 +87,12 @@ def test_notebooks_are_found_by_number_stem_file_and_as_a_whole():
     assert profiles.resolve(["full"]) == profiles.notebook_names()
 
 
-def test_literal_that_is_no_parameter_is_refused_by_the_third_cell(tmp_path, default_profile):
+def test_literal_that_is_no_parameter_is_refused_by_start(tmp_path, default_profile):
     with pytest.raises(SDDError, match="'epohcs' is no parameter of 03_train; near it are epochs"):
         runs.start("03_train", cells("03_train", tmp_path, epohcs=1))
 
 
-def test_third_cell_can_run_again_when_later_cells_have_made_variables(tmp_path, default_profile, capsys):
+def test_start_can_run_again_when_later_cells_have_made_variables(tmp_path, default_profile, capsys):
     namespace = cells("04_evaluate", tmp_path)
     namespace["run"] = runs.start("04_evaluate", namespace)
     namespace["rows"] = [1, 2]
@@ -100,7 +100,7 @@ def test_third_cell_can_run_again_when_later_cells_have_made_variables(tmp_path,
     assert "04_evaluate" in capsys.readouterr().out
 
 
-def test_third_cell_says_versions_device_seed_folder_and_profile(tmp_path, default_profile, capsys):
+def test_start_says_versions_device_seed_folder_and_profile(tmp_path, default_profile, capsys):
     runs.start("04_evaluate", cells("04_evaluate", tmp_path, seed=7))
     said = capsys.readouterr().out
     for word in ("seed 7", "device c", str(tmp_path), "defaults", "torch ", "sddlib "):
@@ -239,3 +239,16 @@ def test_wrong_override_is_refused_before_anything_starts(three_notebooks):
     with pytest.raises(SDDError, match="'sede' is no parameter of 00_a; near it are seed"):
         runner.run_notebooks(["00_a"], "p", {"sede": 1}, three_notebooks)
     assert not three_notebooks.exists()
+
+
+def test_source_as_one_text_or_as_lines_is_the_same_and_what_is_no_notebook_is_named(three_notebooks):
+    path = profiles.NOTEBOOKS / "00_a.ipynb"
+    notebook = json.loads(path.read_text())
+    assert isinstance(notebook["cells"][0]["source"], list) and profiles.parameters("00_a") == {"seed": 0, "run_dir": ""}
+    notebook["cells"][0]["source"] = "".join(notebook["cells"][0]["source"])
+    path.write_text(json.dumps(notebook))
+    assert profiles.parameters("00_a") == {"seed": 0, "run_dir": ""}
+    for text in ("", "{", "[]", "{}", "null"):
+        path.write_text(text)
+        with pytest.raises(SDDError, match=r"00_a.ipynb is no notebook .*restore it"):
+            profiles.parameters("00_a")

@@ -2,14 +2,13 @@
 
 import json
 import os
-import subprocess
-import sys
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch.distributed as dist
+from elsewhere import Elsewhere
 from PIL import Image
 from torch import nn
 
@@ -98,7 +97,7 @@ def test_second_evaluation_reads_saved_scores_and_says_so(samples, tmp_path, cap
     assert model.seen == 23 and "scoring 23 images" in capsys.readouterr().out
     assert saved_scores(model, samples, tmp_path, path, NATIVE) == first
     assert model.seen == 23 and "23 saved scores of this checkpoint, images and protocol read" in capsys.readouterr().out
-    saved_scores(model, samples, tmp_path, path, NATIVE, rescore=True)
+    saved_scores(model, samples, tmp_path, path, NATIVE, force=True)
     assert model.seen == 46 and "as asked" in capsys.readouterr().out
 
 
@@ -199,14 +198,6 @@ def test_part_that_no_process_wrote_is_an_error(samples, tmp_path, monkeypatch):
 
 # --- two real processes, a real (tiny) backbone
 
-WORKER = """
-import sys
-sys.path.insert(0, sys.argv[1])
-import test_saved
-test_saved.saved.PART = 4
-test_saved.score_together(test_saved.Path(sys.argv[2]), 1)
-"""
-
 
 def found(folder: Path) -> list[Sample]:
     return [Sample(p, 0, "camera", "f", "test", p.stem) for p in sorted((folder / "test").glob("*.png"))]
@@ -226,6 +217,11 @@ def score_together(folder: Path, rank: int) -> list[dict]:
         dist.destroy_process_group()
 
 
+def second(folder: Path) -> None:
+    saved.PART = 4
+    score_together(folder, 1)
+
+
 def test_two_processes_neither_duplicate_nor_drop_an_image_and_score_as_one(tmp_path, monkeypatch):
     make_samples(tmp_path, 23)
     source = {"backbone": "tiny", "weights": "random", "image_size": 64}
@@ -233,11 +229,9 @@ def test_two_processes_neither_duplicate_nor_drop_an_image_and_score_as_one(tmp_
     probe.save(tmp_path / "probe.safetensors", source)
     one, written = score(tmp_path, "one.csv"), []
     monkeypatch.setattr(saved, "write_csv", lambda rows, path: written.append(path.name) or write_csv(rows, path))
-    command = [sys.executable, "-c", WORKER, str(Path(__file__).parent), str(tmp_path)]
-    other = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=-1, stderr=-1, text=True)
+    other = Elsewhere(tmp_path / "other", second, tmp_path)
     two = score_together(tmp_path, 0)
-    out, err = other.communicate(timeout=300)
-    assert other.returncode == 0 and not out, err  # rank 0 alone speaks
+    assert other.wait() == 0 and not other.out.read_text(), other.err.read_text()  # rank 0 alone speaks
     assert [int(name[-9:-4]) for name in written[:-1]] == [0, 2, 4] and written[-1] == "together.csv"  # the other did 1, 3, 5
     assert [r["path"] for r in two] == [r["path"] for r in one] and len({r["path"] for r in two}) == 23
     np.testing.assert_allclose([r["score"] for r in two], [r["score"] for r in one], atol=1e-6)

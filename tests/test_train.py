@@ -273,11 +273,6 @@ def test_progress_starts_what_it_counts_once(samples):
     assert len(list(train.progress(loader))) == 3 and started == [1]
 
 
-def test_progress_is_quiet_without_a_terminal(capsys):
-    assert list(train.progress(range(3))) == [0, 1, 2]
-    assert capsys.readouterr() == ("", "")
-
-
 def test_bfloat16_trains_nearly_alike_and_scores_are_computed_in_float32(samples):
     exact, quick = detector(), detector()
     for model, precision in ((exact, "float32"), (quick, "bfloat16")):

@@ -2,6 +2,10 @@
 
 import json
 import os
+import shutil
+from dataclasses import replace
+from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,10 +16,14 @@ import sddlib.__main__ as cli
 from sddlib import SDDError, figures_baselines
 from sddlib.baselines import trials as module
 from sddlib.baselines.standing import beside_paper, cost_table, paper_means, ranking_table, same_order, standing, title
-from sddlib.baselines.trials import Trials, check_kinds, keep_run, logit, profile_trials, read_trials, sweep
-from sddlib.profiles import ROOT, read_json
+from sddlib.baselines.trials import Trials, check_kinds, keep_run, profile_trials, read_trials, sweep, write_scores
+from sddlib.data import read_csv
+from sddlib.evaluate import arrays, fit_threshold
+from sddlib.fitting import PRACTICAL, read_job
+from sddlib.profiles import ROOT, all_parameters, read_json
 from sddlib.recipes import load_scorer
 from sddlib.report import NAMES
+from sddlib.runs import write_json
 
 MANIFEST = ROOT / "data" / "manifest.csv"
 
@@ -57,9 +65,9 @@ def test_other_settings_train_again_and_a_checkpoint_without_scores_is_only_scor
     assert read_json(trials.file("npr", 0).with_suffix(".json"))["sha256"] != digest
 
 
-def test_a_training_that_was_stopped_goes_on_to_the_same_scores(done, tmp_path, monkeypatch):
-    trials, steps = trials_in(tmp_path), []
-    real = module.States
+def stop_a_training(trials: Trials, monkeypatch) -> None:
+    """Interrupted in the third step, with a state of every step on disk."""
+    real, steps = module.States, []
 
     def every_step(folder, key, say):
         return real(folder, key, 0.0, say)
@@ -76,12 +84,24 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_scores(done, tmp_path, 
     with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
         m.setattr("sddlib.baselines.npr.NPR.loss", stop)
         sweep(["npr"], [0], trials, say=quiet)
-    said = []
+
+
+def test_a_training_that_was_stopped_goes_on_to_the_same_scores(done, tmp_path, monkeypatch):
+    trials, said = trials_in(tmp_path), []
+    stop_a_training(trials, monkeypatch)
     assert sweep(["npr"], [0], trials, say=said.append) == 1
     assert any("goes on after" in text for text in said)
     facts = read_json(trials.file("npr", 0).with_suffix(".json"))
     assert facts["resumed"] and not read_json(done.file("npr", 0).with_suffix(".json"))["resumed"]
     assert trials.file("npr", 0).read_text() == done.file("npr", 0).read_text()
+
+
+def test_force_starts_a_stopped_training_anew(tmp_path, monkeypatch):
+    trials, said = trials_in(tmp_path), []
+    stop_a_training(trials, monkeypatch)
+    assert sweep(["npr"], [0], trials, True, said.append) == 1
+    assert not any("goes on after" in text for text in said)
+    assert not read_json(trials.file("npr", 0).with_suffix(".json"))["resumed"]
 
 
 def test_kept_files_say_scores_by_path_and_what_made_them(done):
@@ -111,11 +131,44 @@ def test_scores_of_another_benchmark_are_refused(done, tmp_path):
         read_trials(Trials(MANIFEST, "smoke", 3, 32, done.folder, tmp_path), ["npr"])
 
 
-def test_scores_near_one_stay_apart():
-    near = [1 - 1e-9, 1 - 1.001e-9, 0.5, 1e-12]
-    texts = [float(f"{logit(p):.6g}") for p in near]
-    assert texts[0] > texts[1] and texts[2] == 0 and np.isclose(1 / (1 + np.exp(-texts[3])), 1e-12)
-    assert logit(1.0) == np.inf
+def copied(done: Trials, folder) -> Trials:
+    return replace(done, folder=shutil.copytree(done.folder, folder / "kept"))
+
+
+def test_scores_of_the_same_files_with_other_labels_are_refused(done, tmp_path):
+    trials = copied(done, tmp_path)
+    record = trials.file("npr", 1).with_suffix(".json")
+    facts = read_json(record)
+    write_json(record, facts | {"settings": facts["settings"] | {"images": "0" * 64}})
+    with pytest.raises(SDDError, match="seed1_npr.csv holds other images than this manifest"):
+        read_trials(trials, ["npr"])
+
+
+@pytest.mark.parametrize("old, new", [("path,logit", "path,score"), (",-", ",x"), (",", ""), ("webp,", "webp\n,")])
+def test_a_broken_kept_file_is_one_sentence(done, tmp_path, old, new):
+    trials = copied(done, tmp_path)
+    file = trials.file("npr", 0)
+    broken = file.read_text().replace(old, new)
+    assert broken != file.read_text()
+    file.write_text(broken)
+    with pytest.raises(SDDError, match="seed0_npr.csv or its JSON is broken"):
+        read_trials(trials, ["npr"])
+
+
+def test_kept_facts_without_settings_are_one_sentence(done, tmp_path):
+    trials = copied(done, tmp_path)
+    write_json(trials.file("npr", 0).with_suffix(".json"), {})
+    with pytest.raises(SDDError, match=r"is broken \(KeyError\('settings'\)\)"):
+        read_trials(trials, ["npr"])
+
+
+def test_scores_near_one_stay_apart(tmp_path):
+    near, file = [1 - 1e-9, 1 - 1.001e-9, 0.5, 1e-12, 1.0, None], tmp_path / "kept" / "s.csv"
+    write_scores([{"path": f"{i}.png", "score": p} for i, p in enumerate(near)], file, {})
+    texts = [r["logit"] for r in read_csv(file)]
+    logits = [float(text) for text in texts[:-1]]
+    assert texts[-1] == "" and logits[4] > logits[0] > logits[1] > logits[2] == 0
+    assert np.isclose(1 / (1 + np.exp(-logits[3])), 1e-12)
 
 
 def test_unknown_kinds_are_refused_and_the_rest_is_put_in_order():
@@ -138,12 +191,26 @@ def test_command_trains_with_the_sizes_of_a_profile(tmp_path, monkeypatch, capsy
 def test_profile_mini_trains_the_settings_that_are_kept_here():
     trials = profile_trials("mini", {}, module.STORE)
     assert trials.image_size == 112 and not trials.changes and not trials.options
-    for file in sorted(module.STORE.glob("mini_seed*.json")):
+    files = sorted(module.STORE.glob("mini_seed*.json"))
+    assert files
+    for file in files:
         facts = read_json(file)
         kind, seed = file.stem.split("_", 2)[2], facts["seed"]
-        if kind in NAMES:
-            continue
-        assert facts["settings"] == trials.settings(kind, seed), f"{file.name}: make it again"
+        now = job_settings(seed) if kind in NAMES else trials.settings(kind, seed)
+        assert common(facts["settings"], now) if kind in NAMES else facts["settings"] == now, f"{file.name}: make it again"
+
+
+@cache
+def job_settings(seed: int) -> dict:
+    """Those that 03_train trains SDD, LoRA and the probe with under profile mini."""
+    p = SimpleNamespace(**all_parameters("mini", "03_train", {"seed": seed}))
+    return read_job(p, ROOT / p.manifest, p.weights, ROOT).settings
+
+
+def common(kept: dict, now: dict) -> bool:
+    """Whether what was kept is still so: what came later, and what changes with the machine, is not compared."""
+    same = {k: v for k, v in kept.items() if k not in (*PRACTICAL, "precision")}
+    return all(common(v, now[k]) if isinstance(v, dict) else v == now.get(k) for k, v in same.items())
 
 
 def test_kept_scores_are_of_this_benchmark_and_give_the_kept_thresholds():
@@ -151,6 +218,11 @@ def test_kept_scores_are_of_this_benchmark_and_give_the_kept_thresholds():
     runs, facts = read_trials(trials, [*NAMES, *check_kinds([])])
     assert {kind for kind, _ in facts} >= set(NAMES)
     assert len({len(rows) for run in runs for rows in run.values()}) == 1
+    scored = {(kind, seed): run[kind] for seed, run in enumerate(runs) for kind in run}
+    assert set(scored) == set(facts)
+    for key, rows in scored.items():
+        fitted = fit_threshold(*arrays([r for r in rows if r["split"] == "val"]))
+        assert fitted == pytest.approx(facts[key]["threshold"], abs=1e-3), key
 
 
 # Ranking
@@ -194,6 +266,12 @@ def test_methods_with_fewer_seeds_or_without_sdd_are_ranked_too():
     assert found["npr"]["seeds"] == 1 and np.isnan(found["npr"]["ap_sd"]) and found["npr"]["difference"]
     assert standing(runs_of({"npr": 0.3}), 50)["npr"]["difference"] is None
     assert "NPR" in ranking_table(found) and "SDD" in ranking_table(found)
+
+
+def test_where_training_held_every_generator_there_is_no_ranking():
+    runs = [{kind: [r for r in rows if r["generator"] != "b"] for kind, rows in run.items()} for run in runs_of({"npr": 1.0})]
+    with pytest.raises(SDDError, match="no unseen generator: training held every generator of the test split"):
+        standing(runs, 50)
 
 
 def test_papers_means_stand_beside_ours_and_orders_are_counted(found):
@@ -242,6 +320,13 @@ def test_scores_of_a_finished_run_are_kept_beside_the_baselines(smoke_run, tmp_p
     )
     assert facts["sdd", 0]["settings"]["backbone"] == "tiny" and facts["lora", 0]["learned"] < facts["lora", 0]["parameters"]
     assert os.path.relpath(trials.file("sdd", 0), tmp_path) == "kept/smoke_seed0_sdd.csv"
+
+
+def test_scores_of_a_run_on_other_images_are_not_kept(smoke_run, tmp_path):
+    trials = trials_in(tmp_path, limit=1)
+    with pytest.raises(SDDError, match="sdd.csv holds other images than this manifest"):
+        keep_run(smoke_run.dir, trials)
+    assert not trials.folder.exists()
 
 
 def test_smoke_run_ranks_every_baseline_beside_sdd(smoke_run):

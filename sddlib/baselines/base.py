@@ -79,7 +79,7 @@ class Baseline(Stored):
     @classmethod
     def restore(cls, about: dict, state: dict[str, Tensor], fetched: str | None) -> "Baseline":
         """fetched: weights of the frozen network, if they now lie elsewhere."""
-        options = about["options"] | ({"weights": fetched} if fetched and "weights" in about["options"] else {})
+        options = about["options"] | ({"weights": fetched} if fetched and about["options"].get("weights") else {})
         model = cls(about["image_size"], **options)
         if about.get("fingerprint") != model.facts().get("fingerprint"):
             raise SDDError(f"it was trained on other weights than {options['weights']!r}, name those")

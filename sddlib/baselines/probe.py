@@ -13,8 +13,8 @@ from ..data import Sample
 from ..parallel import pick_device
 from ..perturb import Augment
 from ..presets import Preset
+from ..progress import progress
 from ..scorer import Scorer
-from ..train import progress
 from .lora import LinearOutput
 
 STRENGTHS = 10.0 ** np.arange(-3, 5)  # inverse L2 penalties tried; validation chooses

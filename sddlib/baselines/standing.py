@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from .. import SDDError
 from ..columns import columns
 from ..effects import BASE
 from ..evaluate import table
@@ -25,11 +26,17 @@ def standing(runs: list[dict[str, list[dict]]], draws: int = 1000, seed: int = 0
     unseen generators, 95 %, "difference": the same minus SDD's, paired over the seeds that both have, or None; best first.
 
     runs: one dict a seed, kind -> rows of scores; photographs are drawn with replacement, and seeds where there are several.
+    Error: a benchmark whose every generator was in training.
     """
     found = {}
     for kind in dict.fromkeys(kind for run in runs for kind in run):
         mine = [run for run in runs if kind in run]
         summaries = [table(run[kind])[1] for run in mine]
+        if any("mean_ap_unseen" not in s for s in summaries):
+            raise SDDError(
+                "no unseen generator: training held every generator of the test split, and methods are ranked on others; "
+                "add fakes of another generator to that split"
+            )
         means = {k: float(np.mean([s.get(k, np.nan) for s in summaries])) for k in KEYS}
         ap = [s["mean_ap_unseen"] for s in summaries]
         means |= {"seeds": len(mine), "ap_sd": float(np.std(ap, ddof=1)) if len(ap) > 1 else float("nan")}

@@ -1,6 +1,5 @@
 """Every baseline trained and scored on one benchmark with several seeds: resumable, a small CSV and a JSON a training."""
 
-import csv
 import hashlib
 import json
 import os
@@ -9,13 +8,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from .. import SDDError
-from ..data import Sample, data_hash, read_manifest
-from ..disk import replaced
-from ..evaluate import read_scores, score_samples
+from ..calibration import logits, sigmoid
+from ..data import Sample, data_hash, read_csv, read_manifest
+from ..evaluate import read_scores, score_samples, write_csv
 from ..fitting import PRACTICAL
 from ..profiles import ROOT, all_parameters, check_overrides, read_json
 from ..randomness import seed_everything
@@ -120,6 +118,8 @@ def train_one(kind: str, seed: int, trials: Trials, settings: dict, force: bool,
     parts = {split: [s for s in samples if s.split == split] for split in ("train", "val")}
     key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     states = States(path.with_suffix(".states"), key, say=say)
+    if force:
+        states.clear()
 
     def make() -> tuple[Stored, dict]:
         stopped = bool(states.files())
@@ -162,55 +162,67 @@ def model_facts(model: Stored) -> dict:
 
 
 def write_scores(rows: list[dict], file: Path, facts: dict) -> None:
-    """FILE.csv with path and logit of every row, then FILE.json."""
+    """FILE.csv with path and logit of every row, then FILE.json. Six digits of a logit tell scores near 0 or 1 apart."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.with_suffix(".json").unlink(missing_ok=True)  # killed in between, new scores must not meet old facts
-    with replaced(file) as part, part.open("w", newline="", encoding="utf-8") as f:
-        writer = csv.writer(f, lineterminator="\n")
-        writer.writerow(["path", "logit"])
-        writer.writerows([r["path"], "" if r["score"] in (None, "") else f"{logit(r['score']):.6g}"] for r in rows)
+    texts = ["" if r["score"] in (None, "") else f"{logits(r['score']):.6g}" for r in rows]
+    write_csv([{"path": r["path"], "logit": text} for r, text in zip(rows, texts, strict=True)], file, ("path", "logit"))
     write_json(file.with_suffix(".json"), facts)
-
-
-def logit(p: float) -> float:
-    """log(p / (1 - p)): where scores lie close to 0 or 1 a few digits of it still tell them apart."""
-    with np.errstate(divide="ignore"):
-        return float(np.log(p) - np.log1p(-p))
 
 
 def read_trials(trials: Trials, kinds: Iterable[str]) -> tuple[list[dict], dict]:
     """(one dict a seed, kind -> rows as `evaluate.read_scores` gives them; (kind, seed) -> facts) of what is kept. Label,
     generator and photograph come from the manifest, which must be the one that was scored."""
-    known = {os.path.relpath(s.path, trials.manifest.parent): s for s in trials.samples() if s.split in SCORED}
-    found, facts = {}, {}
+    samples, found, facts = trials.samples(), {}, {}
     for kind in kinds:
         for seed in trials.seeds(kind):
-            found.setdefault(seed, {})[kind] = read_rows(trials.file(kind, seed), known)
-            facts[kind, seed] = read_json(trials.file(kind, seed).with_suffix(".json"))
+            file = trials.file(kind, seed)
+            facts[kind, seed] = read_json(file.with_suffix(".json"))
+            found.setdefault(seed, {})[kind] = read_rows(file, facts[kind, seed], samples, trials.manifest.parent)
     return [found[seed] for seed in sorted(found)], facts
 
 
-def read_rows(file: Path, known: dict[str, Sample]) -> list[dict]:
-    """The rows of a kept file, completed from the samples by path."""
-    with file.open(newline="", encoding="utf-8") as f:
-        stored = [(r["path"], r["logit"]) for r in csv.DictReader(f)]
-    if [p for p, _ in stored] != list(known):
-        raise SDDError(f"{shown(file)} holds other images than this manifest; train and score again on this benchmark")
-    rows = []
-    for path, text in stored:
-        s = known[path]
-        facts = {"label": s.label, "generator": s.generator, "family": s.family, "split": s.split, "photo": s.photo}
-        rows.append({"path": path, **facts, "score": float(1 / (1 + np.exp(-np.float64(text)))) if text else None})
-    return rows
+def read_rows(file: Path, about: dict, samples: list[Sample], root: Path) -> list[dict]:
+    """The rows of a kept file, completed from the samples of the benchmark. about: its JSON; root: what paths start at."""
+    try:
+        stored = [(r["path"], float(sigmoid(float(r["logit"]))) if r["logit"] != "" else None) for r in read_csv(file)]
+        check_images(shown(file), [path for path, _ in stored], about["settings"], samples, root)
+    except SDDError:
+        raise  # is one of the following too
+    except (LookupError, TypeError, ValueError) as e:
+        raise SDDError(f"{shown(file)} or its JSON is broken ({e!r}); take both from the repository again") from None
+    facts, kept = ("label", "generator", "family", "split", "photo"), (s for s in samples if s.split in SCORED)
+    return [
+        {"path": path, **{k: getattr(s, k) for k in facts}, "score": score}
+        for (path, score), s in zip(stored, kept, strict=True)
+    ]
+
+
+def check_images(name: str, paths: list[str], settings: dict, samples: list[Sample], root: Path) -> None:
+    """Refuse scores that are not of these very samples: by path and order, and by the hash of names, labels, generators and
+    splits in what made them. settings: of `Trials.settings`, whose "images" are all of them, or of `fitting.Job`, whose "data"
+    are those of train and val."""
+    if "kind" in settings:
+        key, hashed = "images", [s for s in samples if s.split in ("train", *SCORED)]
+    else:
+        key, hashed = "data", [s for split in ("train", "val") for s in samples if s.split == split]
+    known = [os.path.relpath(s.path, root) for s in samples if s.split in SCORED]
+    if paths != known or settings[key] != data_hash(hashed):
+        raise SDDError(f"{name} holds other images than this manifest; train and score again on this benchmark")
 
 
 def keep_run(run_dir: Path, trials: Trials) -> None:
-    """Put the scores of SDD, LoRA and the probe of a run folder beside the baselines', with what made them."""
+    """Put the scores of SDD, LoRA and the probe of a run folder beside the baselines', with what made them; nothing is written
+    if one of them is of other images."""
+    samples, root, found = trials.samples(), trials.manifest.parent, {}
     for method in NAMES:
-        model = load_scorer(run_dir / "checkpoints" / f"{method}.safetensors")
-        rows = [r for r in read_scores(run_dir / "scores" / f"{method}.csv") if r["split"] in SCORED]
+        model, file = load_scorer(run_dir / "checkpoints" / f"{method}.safetensors"), run_dir / "scores" / f"{method}.csv"
+        rows = [r for r in read_scores(file) if r["split"] in SCORED]
+        check_images(shown(file), [r["path"] for r in rows], model.about["settings"], samples, root)
+        found[method] = model, rows
+    for method, (model, rows) in found.items():
         history = model.about.get("history", [])
-        facts = {"settings": model.about["settings"], "train_images": sum(s.split == "train" for s in trials.samples())}
-        facts["ms_image"] = timed_scores(model, trials.samples()[:TIMED], trials.manifest.parent)[1]
+        facts = {"settings": model.about["settings"], "train_images": sum(s.split == "train" for s in samples)}
+        facts["ms_image"] = timed_scores(model, samples[:TIMED], root)[1]
         facts |= {"train_wall": sum(h["seconds"] for h in history), "epochs": len(history)} if history else {}
         write_scores(rows, trials.file(method, model.about["seed"]), facts | model_facts(model) | {"versions": versions()})

@@ -14,6 +14,7 @@ from .. import SDDError
 from ..backbone import Backbone
 from ..concepts import embed
 from ..crops import Crops
+from ..parallel import pick_device
 from ..perturb import Augment
 from ..weights import load_backbone
 from .base import Baseline, Output, read_weights
@@ -53,7 +54,7 @@ class UnivFD(Baseline):
         """The L2 penalty is chosen on validation. Of the config it reads seed, resize, augment and keep."""
         looks = {"resize": config.resize, "augment": Augment(blur_prob=config.augment, jpeg_prob=config.augment)}
         crops, found = Crops(train_set, self.image_size, train=True, seed=config.seed, keep=config.keep, **looks), []
-        self.eval()
+        self.to(pick_device()).eval()
         for crops.epoch in range(self.options["crops"]):
             found.append(embed(self.features, crops, self.device))
         val = embed(self.features, Crops(val_set, self.image_size, train=False), self.device)
