@@ -67,16 +67,16 @@ def test_the_model_is_asked_about_the_level_that_a_picture_has(constant):
     assert constant.networks.unet.asked == [0, 0, 200, 400, 600, 800, 600, 400, 200, 0]
 
 
-def test_dire_of_a_picture_that_the_model_made_is_smaller_than_of_a_photograph():
-    """The paper's claim, with the model that is shipped, at its own 64 px, and photographs that it has not seen. It takes
-    steps: with 10 of them at 32 px both had about the same (0.067 and 0.074)."""
-    model, count = Diffusion(MINI, 20), 12
-    test = [s for s in read_manifest(ROOT / "data" / "manifest.csv", ("test",)) if not s.label][:: 150 // count][:count]
-    photographs = torch.stack([to_signed(cut(decode(s.path), 64)) for s in test])
+def test_dire_of_a_picture_that_the_model_made_is_smaller_than_of_a_photograph_on_average():
+    """The paper's claim, with the model that is shipped, at the detector's own number of steps, on one crop of every test
+    photograph. On average only: over all 150 crops 0.070 against 0.080, 95 % of the difference 0.004 to 0.016, AUROC 0.56."""
+    model = Diffusion(MINI, DIRE().options["steps"])
+    reals = [s for s in read_manifest(ROOT / "data" / "manifest.csv", ("test",)) if not s.label and s.path.stem.endswith("_0")]
+    photographs = torch.stack([to_signed(cut(decode(s.path), 32)) for s in reals])
     with torch.no_grad():
         made = model.generate(torch.randn(photographs.shape, generator=torch.Generator().manual_seed(0))).clamp(-1, 1)
     own, theirs = (dire(x, model.maps(x)[1]).mean((1, 2, 3)) for x in (made, photographs))
-    assert len(test) == 12 and own.mean() < 0.8 * theirs.mean()
+    assert len(reals) == 50 and own.mean() < theirs.mean()
 
 
 def test_dire_is_the_distance_of_picture_and_reconstruction():
