@@ -57,9 +57,18 @@ def table_text(rows: list[list]) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
+def parameters_of(run: Path) -> tuple[dict, dict]:
+    """(of 03_train, of 04_evaluate), as the run recorded them."""
+    known = read_json(run / "run.json").get("parameters", {})
+    trained, scored = known.get("03_train", {}), known.get("04_evaluate", {})
+    if "layout" not in trained or "protocol" not in scored:
+        raise SDDError(f"{run / 'run.json'} does not say how it was trained and scored; run notebooks 03 and 04 in it again")
+    return trained, scored
+
+
 def trained_on(run: Path, about: dict) -> list[Sample]:
     """The train and val images that the run's training saw, by the parameters it had."""
-    p = SimpleNamespace(**read_json(run / "run.json")["parameters"]["03_train"])
+    p = SimpleNamespace(**parameters_of(run)[0])
     manifest = ROOT / p.manifest
     samples = subset(read_benchmark(manifest, p.layout), p.limit)
     if data_hash([s for split in ("train", "val") for s in samples if s.split == split]) != about["data"]:
@@ -73,13 +82,13 @@ def card(target: Path, run: Path, rows: list[dict], change: float) -> str:
     counts = Counter((s.split, "fake" if s.label else "real", s.generator) for s in trained_on(run, about))
     saw = [["split", "class", "from", "images"], *([*key, n] for key, n in counts.items())]
     lines, _ = table(rows)
-    head = ["generator", "in training", "N", "AP", "AUROC", "accuracy", "of reals", "of fakes"]
-    scored = [head]
+    scored = [["generator", "in training", "N", "AP", "AUROC", "accuracy", "of reals", "of fakes"]]
     for r in lines:
         numbers = [r[k] for k in ("ap", "auroc", "acc_val", "real_acc_val", "fake_acc_val")]
         scored.append([r["generator"], "yes" if r["seen"] else "no", f"{r['n_real']} + {r['n_fake']}", *numbers])
-    parameters = read_json(run / "run.json")["parameters"]
-    facts = {"name": target.stem, "preset": parameters["03_train"]["preset"], "protocol": parameters["04_evaluate"]["protocol"]}
+    trained, evaluated = parameters_of(run)
+    changed = "".join(f", {name} = {value}" for name, value in trained["preset_fields"].items())
+    facts = {"name": target.stem, "preset": trained["preset"] + changed, "protocol": evaluated["protocol"]}
     facts |= {"size": about["image_size"], "epochs": len(about["history"])}
     facts |= {k: about[k] for k in ("backbone", "seed", "sha256", "manifest", "threshold")}
     facts |= {"change": change, "mb": target.stat().st_size / 1e6, "saw": table_text(saw), "scored": table_text(scored)}
@@ -88,6 +97,7 @@ def card(target: Path, run: Path, rows: list[dict], change: float) -> str:
 
 def ship(run: Path, target: Path) -> float:
     """Save the run's SDD as `target` in half precision; returns the largest change of a score. Errors leave no new file."""
+    parameters_of(run)  # refused before anything is scored
     rows = read_scores(run / "scores" / "sdd.csv")
     model = Detector.load(run / "checkpoints" / "sdd.safetensors")
     if origins := read_origins(model, run / "checkpoints" / "sdd.safetensors"):  # an older run says it in its bank's file only

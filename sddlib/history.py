@@ -1,4 +1,4 @@
-"""What was looked at in a session of `09_explore`: rows, as a CSV and as an HTML table. No widgets."""
+"""What was looked at in `09_explore`: rows, as a CSV and as an HTML table. No widgets."""
 
 import base64
 import io

@@ -212,6 +212,12 @@ def test_checkpoint_is_shipped_in_half_precision_if_scores_stay(smoke_run, tmp_p
     assert make_checkpoint["main"](["--to", str(target), str(moved)]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "moves a score" in said
+    record = json.loads((moved / "run.json").read_text())
+    del record["parameters"]["04_evaluate"]["protocol"]
+    (moved / "run.json").write_text(json.dumps(record))
+    assert make_checkpoint["main"](["--to", str(target), str(moved)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "does not say how it was trained and scored" in said
     assert {p.name for p in target.parent.iterdir()} == {"sdd.safetensors", "sdd.json", "sdd.md"}
 
 
