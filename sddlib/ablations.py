@@ -47,6 +47,10 @@ VARIANTS = {
     "weight_abs": Variant("weight", "adaptive weight |x| (Fig. 5)", {"weight": "abs"}),
     "weight_square": Variant("weight", "adaptive weight x^2 (Fig. 5)", {"weight": "square"}),
     "printed": Variant("reading", "Eq. 5-8 letter for letter, M = N", {"reconstruction": "printed"}),
+    "residual_bank": Variant(
+        "reading", "queries added in Eq. 5, 7 and 8, so that the bank's tokens stay apart", {"residual": "bank"}
+    ),
+    "residual_tokens": Variant("reading", "queries added in Eq. 6, 7 and 8, which lets V_H through", {"residual": "tokens"}),
     "release": Variant("reading", "the release's parts and losses, M = 256, trained as SDD is", {"M": 256}, "release"),
     "release_trained": Variant(
         "reading", "the same with attention that trains", {"M": 256, "detach_attention": False}, "release"
