@@ -1,6 +1,7 @@
 # make env      build $(VENV) and fetch the weights     make run    env, then the main job (profile mini)
 # make test     env, then all tests                     make lab    env, then JupyterLab on notebooks/
 # make bench    env, then the timing ratios             make full   env, then every notebook, uncut
+# make lowest   tests with the oldest versions that pyproject.toml admits, in .venv-lowest
 # make clean    remove $(VENV), its kernelspec and caches; runs/ and the fetched weights stay
 #
 # make env PYTHON=python3.12 VENV=/elsewhere            another Python, another place
@@ -14,7 +15,7 @@ PIP_ARGS ?=
 PY       := $(VENV)/bin/python
 STAMP    := $(VENV)/.installed
 
-.PHONY: help env run test lab bench full clean
+.PHONY: help env run test lowest lab bench full clean
 .DEFAULT_GOAL := help
 
 help:
@@ -43,6 +44,9 @@ run: env
 
 test: env
 	$(PY) -m pytest
+
+lowest:
+	@$(MAKE) test VENV=.venv-lowest PIP_ARGS="$(PIP_ARGS) -c tests/lowest.txt"
 
 lab: env
 	$(PY) -m jupyterlab notebooks

@@ -78,6 +78,22 @@ def test_installed_versions_satisfy_the_listed_bounds():
             assert line.specifier.contains(version(line.name), prereleases=True), f"{line}, but {version(line.name)}"
 
 
+def test_lowest_versions_that_are_tested_are_the_lower_bounds():
+    """Every bound but that of pip, which installs them."""
+    from importlib.metadata import requires
+
+    from packaging.requirements import Requirement
+    from packaging.version import Version
+
+    lines = (ROOT / "tests" / "lowest.txt").read_text().splitlines()
+    tested = dict(line.split("==") for line in lines if not line.startswith("#"))
+    bounds = {}
+    for wanted in map(Requirement, requires("sddlib")):
+        if wanted.name not in ("pip", "sddlib"):
+            (bounds[wanted.name],) = [s.version for s in wanted.specifier if s.operator == ">="]
+    assert {n: Version(v) for n, v in tested.items()} == {n: Version(v) for n, v in bounds.items()}
+
+
 @needs_make
 def test_second_make_env_installs_nothing(tmp_path):
     checkout(tmp_path)
