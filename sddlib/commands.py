@@ -98,8 +98,8 @@ def train(args) -> int:
 
 
 def score(args) -> int:
-    """Score image files and folders with a checkpoint; write a CSV with one row a file, also for unreadable ones. What was killed
-    or stopped leaves its scores in CSV.journal, and goes on from them with --resume, to the same CSV."""
+    """Score image files and folders with a checkpoint; write a CSV with one row a file, also for unreadable ones. One that was
+    killed or stopped leaves its scores in CSV.journal, and goes on from them with --resume, to the same CSV."""
     from .verdicts import score_to_csv
 
     checkpoint = None if args.checkpoint is None else Path(args.checkpoint)

@@ -1,4 +1,4 @@
-"""The long forms of test_nothing_lost.py, minutes each: `make soak`. A line of figures a promise; exit code 1: one is broken."""
+"""The long forms of test_nothing_lost.py, minutes each: `make soak`. A line of figures a promise; exit code 1 if one broke."""
 
 import argparse
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TQDM_DISABLE", "1")
+os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")  # of what killed processes could not give back
 
 import kills  # noqa: E402
 import numpy as np  # noqa: E402
