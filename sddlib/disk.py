@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
 from . import SDDError
@@ -65,3 +66,11 @@ def alone_at(folder: Path, name: str) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with held_alone(folder / f"{name}.lock", f"another process is at {name} in {folder}; wait for it, or name other ones"):
         yield
+
+
+def remove_parts(path: Path) -> None:
+    """Delete what processes that were killed while they wrote `path` have left beside it. Call it where no other one can be at
+    that now."""
+    for part in path.parent.glob(f"{escape(path.name)}.*.part"):
+        if part.name[len(path.name) + 1 : -len(".part")].isdigit():
+            part.unlink()

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from . import SDDError, __version__
-from .disk import held_alone, replaced
+from .disk import held_alone, remove_parts, replaced
 
 NAME = "sddlib score"  # by which a journal is known
 FIELDS = ("score", "width", "height", "format", "error")  # of a row; its path is known by its number
@@ -127,6 +127,8 @@ def journal_of(out: Path, files: list[Path], head: dict, resume: bool) -> Iterat
     """
     path, lock = (out.with_name(out.name + suffix) for suffix in (".journal", ".journal.lock"))
     with held_alone(lock, f"another process is scoring to {out}; wait for it, or name another --out"):
+        for file in (out, path):
+            remove_parts(file)
         left = read_journal(path) if path.exists() else None
         if left and left.done:
             check_going_on(path, head, left, resume)

@@ -82,7 +82,7 @@ def score_to_csv(
     head = head_of(model.about["sha256"], batch, files, f"torch {torch.__version__} on {device_name(pick_device())}")
     with journal_of(out, files, head, resume) as journal:
         if resume:
-            print(taken(journal, head["machine"]))
+            print(taken(journal, head["machine"]), flush=True)
         score_rest(model, journal, out, threshold, batch)
         count = write_out(journal.rows(), out, threshold, journal)
         few = [judged(row, threshold) for row in islice(journal.rows(), FEW)]

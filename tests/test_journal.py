@@ -91,6 +91,13 @@ def test_what_a_torn_line_has_left_is_gone_when_a_resumed_scoring_is_killed_too(
     assert out.read_bytes() == (few / "whole.csv").read_bytes()
 
 
+def test_what_a_process_that_was_killed_while_it_wrote_has_left_is_removed_and_nothing_else(few, tmp_path):
+    for name in ("v.csv.12.part", "v.csv.journal.34.part", "v.csv.mine.part", "v.csv.part", "w.csv.12.part"):
+        (tmp_path / name).touch()
+    assert score(few, tmp_path / "v.csv") == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["v.csv", "v.csv.mine.part", "v.csv.part", "w.csv.12.part"]
+
+
 def touched(few: Path) -> None:
     os.utime(few / "pictures" / "000" / "000000.png", ns=(1, 1))
 
