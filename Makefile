@@ -2,6 +2,7 @@
 # make test     env, then all tests                     make lab    env, then JupyterLab on notebooks/
 # make bench    env, then the timing ratios             make full   env, then every notebook, uncut
 # make lowest   tests with the oldest versions that pyproject.toml admits, in .venv-lowest
+# make soak     env, then what takes long: kills at random, 20,000 images, 100,000 names (SEED=N: other random points)
 # make clean    remove $(VENV), its kernelspec and caches; runs/ and the fetched weights stay
 #
 # make env PYTHON=python3.12 VENV=/elsewhere            another Python, another place
@@ -11,11 +12,12 @@
 PYTHON   ?= python3
 VENV     ?= .venv
 TORCH    ?=
+SEED     ?= 0
 PIP_ARGS ?=
 PY       := $(VENV)/bin/python
 STAMP    := $(VENV)/.installed
 
-.PHONY: help env run test lowest lab bench full clean
+.PHONY: help env run test lowest lab bench full soak clean
 .DEFAULT_GOAL := help
 
 help:
@@ -56,6 +58,9 @@ bench: env
 
 full: env
 	$(PY) -m sddlib run full --profile mini
+
+soak: env
+	$(PY) tests/soak.py --seed $(SEED)
 
 # The kernelspec outside is taken away only if it is this environment's own.
 clean:

@@ -47,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--checkpoint", metavar="FILE", help=f"safetensors file with its JSON beside it (default: {CHECKPOINT})")
     sub.add_argument("--threshold", type=float, help="fake above this score (default: the checkpoint's, fitted on validation)")
     sub.add_argument("--batch", type=int, default=32, help="images a forward pass (default: 32)")
+    sub.add_argument("--resume", action="store_true", help="go on from the scores that a killed call like this one has left")
     sub = add("compare")
     sub.add_argument("scores", metavar="SCORES.csv", help="as 04_evaluate writes it: RUN/scores/sdd.csv")
     sub.add_argument("--method", default="", help="sdd, lora or probe (default: what the file's JSON or its name says)")

@@ -8,8 +8,11 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from filelock import FileLock
+
 from . import SDDError
 from .data import data_hash, read_manifest
+from .disk import alone_at, replaced
 from .evaluate import read_scores, write_csv
 from .presets import get_preset
 from .profiles import ROOT, all_parameters, check_overrides, near, read_json
@@ -112,10 +115,14 @@ class Store:
         return [r[0] for r in rows], {n: [r[i] for r in rows] for i, n in enumerate(header[1:], 1)}
 
     def add(self, name: str, scores: dict[str, list[dict]], facts: dict) -> None:
-        """Put in the scores of a variant (column -> rows of a scores file) and what is known of it. What was known before goes
-        first, so that a variant whose call is killed in between is made again."""
+        """Put in the scores of a variant (column -> rows of a scores file) and what is known of it, after what another process
+        is putting in. What was known before goes once the new scores are on the disk, so that a variant whose call is killed
+        in between is made again."""
         self.csv.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.json, {n: f for n, f in self.facts().items() if n != name})
+        with FileLock(self.csv.with_suffix(".lock")):
+            self._add(name, scores, facts)
+
+    def _add(self, name: str, scores: dict[str, list[dict]], facts: dict) -> None:
         paths, known = self.columns()
         known = {n: v for n, v in known.items() if n.split(":")[0] != name}
         for column, rows in scores.items():
@@ -125,7 +132,9 @@ class Store:
             known[column] = ["" if r["score"] is None else repr(r["score"]) for r in rows]
         columns = ["path", *known]
         lines = zip(paths, *known.values(), strict=True)
-        write_csv([dict(zip(columns, line, strict=True)) for line in lines], self.csv, columns)
+        with replaced(self.csv) as part:
+            write_csv([dict(zip(columns, line, strict=True)) for line in lines], part, columns)
+            write_json(self.json, {n: f for n, f in self.facts().items() if n != name})
         write_json(self.json, self.facts() | {name: facts})
 
     def runs(self, manifest: Path, limit: int) -> dict[str, list[dict]]:
@@ -170,18 +179,23 @@ def sweep(names: list[str], seeds: list[int], profile: str, overrides: dict, fol
             if store.facts().get(name, {}).get("settings") == settings_of(values):
                 say(f"{name}, seed {seed}: is there")
                 continue
-            run_dir = work / f"{name}-seed{seed}"
-            shutil.rmtree(run_dir, ignore_errors=True)  # nothing of an earlier call may be taken for this one's
-            places = {"run_dir": str(run_dir), "banks": str(work / "banks")}  # results do not depend on them
-            execute(TEMPLATE, values | places, run_dir, say)
-            scores = {
-                name if p.stem == "scores" else f"{name}:{p.stem}": read_scores(p)
-                for p in sorted((run_dir / "scores").glob("*.csv"), key=lambda p: (p.stem != "scores", p.stem))
-            }
-            facts = read_json(run_dir / "metrics" / f"{TEMPLATE}.json")
-            common = {n: v for n, v in values.items() if n not in VARIED}
-            facts = {"settings": settings_of(values), "common": common, **facts, "versions": versions()}
-            store.add(name, scores, facts)
+            with alone_at(work, f"{name}-seed{seed}"):
+                scores, facts = make(name, values, work / f"{name}-seed{seed}", work / "banks", say)
+                store.add(name, scores, facts)
             say(f"{name}, seed {seed}: {facts['seconds']:.0f} s, dev AP {facts['dev_ap']:.3f}")
             made += 1
     return made
+
+
+def make(name: str, values: dict, run_dir: Path, banks: Path, say) -> tuple[dict[str, list[dict]], dict]:
+    """Train and score one variant in a run folder of its own. Returns what `Store.add` takes: scores and facts."""
+    shutil.rmtree(run_dir, ignore_errors=True)  # nothing of an earlier call may be taken for this one's
+    places = {"run_dir": str(run_dir), "banks": str(banks)}  # results do not depend on them
+    execute(TEMPLATE, values | places, run_dir, say)
+    scores = {
+        name if p.stem == "scores" else f"{name}:{p.stem}": read_scores(p)
+        for p in sorted((run_dir / "scores").glob("*.csv"), key=lambda p: (p.stem != "scores", p.stem))
+    }
+    facts = read_json(run_dir / "metrics" / f"{TEMPLATE}.json")
+    common = {n: v for n, v in values.items() if n not in VARIED}
+    return scores, {"settings": settings_of(values), "common": common, **facts, "versions": versions()}

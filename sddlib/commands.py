@@ -28,6 +28,7 @@ def run(args, names: list[str] | None = None) -> int:
     """Run notebooks in order with a profile; print the table, and where notebooks, figures and scores lie. Under
     `accelerate launch` or `torchrun`, many GPUs, machines or CPU processes share training and scoring."""
     from .profiles import all_parameters, check_overrides, parse_overrides, resolve
+    from .registry import claimed
     from .runner import run_notebooks
     from .runs import new_run_dir, shown
 
@@ -50,12 +51,13 @@ def run(args, names: list[str] | None = None) -> int:
     else:
         folder = args.folder = Path(args.run_dir).resolve() if args.run_dir else new_run_dir(args.profile)
         print(f"run folder {shown(folder)}: {', '.join(chosen)} with profile {args.profile}", flush=True)
-        try:
-            summary = run_notebooks(chosen, args.profile, overrides, folder, lambda text: print(text, flush=True))
-        except SDDError:
-            if (folder / "notebooks").is_dir():  # a notebook has failed, and the report says which
-                say_report(folder)
-            raise
+        with claimed(folder):
+            try:
+                summary = run_notebooks(chosen, args.profile, overrides, folder, lambda text: print(text, flush=True))
+            except SDDError:
+                if (folder / "notebooks").is_dir():  # a notebook has failed, and the report says which
+                    say_report(folder)
+                raise
     if any(name >= "04" for name in chosen) and (folder / "scores").is_dir():
         from .report import generator_table, read_run  # heavy: not before it is needed
 
@@ -96,11 +98,12 @@ def train(args) -> int:
 
 
 def score(args) -> int:
-    """Score image files and folders with a checkpoint; write a CSV with one row a file, also for unreadable ones."""
+    """Score image files and folders with a checkpoint; write a CSV with one row a file, also for unreadable ones. One that was
+    killed or stopped leaves its scores in CSV.journal, and goes on from them with --resume, to the same CSV."""
     from .verdicts import score_to_csv
 
     checkpoint = None if args.checkpoint is None else Path(args.checkpoint)
-    score_to_csv(args.paths, Path(args.out), checkpoint, args.threshold, args.batch)
+    score_to_csv(args.paths, Path(args.out), checkpoint, args.threshold, args.batch, args.resume)
     return 0
 
 

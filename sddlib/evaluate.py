@@ -89,7 +89,7 @@ def score_samples(model: nn.Module, samples: list[Sample], root: Path, batch: in
     return list(sample_rows(model, samples, root, batch, workers))
 
 
-def write_csv(rows: list[dict], path: str | Path, columns: Iterable[str] = COLUMNS) -> None:
+def write_csv(rows: Iterable[dict], path: str | Path, columns: Iterable[str] = COLUMNS) -> None:
     """Write rows atomically: a killed run leaves the old file or the new one."""
     # a file name may be any bytes
     with replaced(Path(path)) as part, part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as f:

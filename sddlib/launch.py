@@ -2,14 +2,17 @@
 
 import gc
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 
+from . import SDDError
 from .fitting import fit, job_bank, read_job
 from .parallel import from_first, join, pick_device, rank, wait, world
 from .profiles import ROOT, all_parameters, check_overrides, parameters
+from .registry import claimed
 from .runner import run_notebooks
 from .runs import new_run_dir, write_json
 from .score_run import score_run
@@ -39,6 +42,25 @@ def run_together(names: list[str], profile: str, overrides: dict, run_dir: str |
     check_overrides(overrides, names)
     join()
     folder = Path(from_first(str(Path(run_dir).resolve() if run_dir else new_run_dir(profile)) if rank() == 0 else None))
+    with ExitStack() as held:
+        claim_for_all(folder, held)
+        return share(names, profile, overrides, folder, say)
+
+
+def claim_for_all(folder: Path, held: ExitStack) -> None:
+    """The first process claims the run folder; where another one is at work in it, all stop with the sentence that says so."""
+    refused = ""
+    if rank() == 0:
+        try:
+            held.enter_context(claimed(folder))
+        except SDDError as e:
+            refused = str(e)
+    if refused := from_first(refused):
+        raise SDDError(refused)
+
+
+def share(names: list[str], profile: str, overrides: dict, folder: Path, say) -> tuple[Path, dict]:
+    """What `run_together` does in a run folder that is claimed."""
     if rank() == 0:
         say(f"run folder {folder}: {', '.join(names)} with profile {profile}, {world()} processes")
     begun, each, summary = time.perf_counter(), {}, {}

@@ -23,7 +23,7 @@ from .baselines.probe import LinearProbe
 from .crops import Crops
 from .data import Sample, data_hash
 from .detector import Detector, real_tokens
-from .disk import replaced
+from .disk import replaced_together
 from .evaluate import arrays, fit_threshold, metrics, score_samples
 from .parallel import from_first, rank, wait
 from .presets import Preset
@@ -106,12 +106,10 @@ def save_bank(bank: TokenBank, path: Path, settings: dict, samples: list[Sample]
     tensors |= {"index": torch.from_numpy(np.asarray(bank.index)), "js": torch.from_numpy(bank.js)}
     facts = {"settings": settings, "empty": bank.empty, "version": __version__, "files": bank_files(samples, root)}
     try:
-        with replaced(path) as part:
+        with replaced_together(path, path.with_suffix(".json")) as (part, record):
             save_file({k: v.contiguous() for k, v in tensors.items()}, part)
             part.chmod(0o644)  # the writer leaves 0600
-            path.with_suffix(".json").unlink(missing_ok=True)  # killed now, a new bank must not meet old settings
-        with replaced(path.with_suffix(".json")) as part:
-            part.write_text(json.dumps(facts, indent=1) + "\n")
+            record.write_text(json.dumps(facts, indent=1) + "\n")
     except (OSError, SafetensorError) as e:
         raise SDDError(f"bank {path} cannot be written ({e}); free space or choose another run folder") from None
 

@@ -15,6 +15,9 @@ from socket import gethostname
 
 from filelock import FileLock, Timeout
 
+from .disk import held_alone
+
+CLAIM = "claim.lock"  # in a run folder
 EVENTS = ("started", "done", "failed")
 
 
@@ -72,7 +75,7 @@ def _record(line: bytes) -> dict | None:
 def claim(folder: Path) -> Iterator[bool]:
     """Hold the claim on a run folder, which is made: True, or False while another process has it."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "claim.lock")
+    lock = FileLock(folder / CLAIM)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -82,6 +85,15 @@ def claim(folder: Path) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold the claim on a run folder, which is made, or an SDDError while another process has it. It leaves no file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    said = f"another process is at work in the run folder {folder}; wait for it, or name another --run-dir"
+    with held_alone(folder / CLAIM, said):
+        yield
 
 
 def held(folder: Path) -> bool:

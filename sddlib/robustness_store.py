@@ -9,6 +9,7 @@ import numpy as np
 from . import SDDError, __version__
 from .calibration import logits, sigmoid
 from .data import Sample, read_csv
+from .disk import replaced_together
 from .embedded import sha256
 from .evaluate import write_csv
 from .layouts import benchmark_root, read_benchmark
@@ -79,27 +80,24 @@ def store_settings(samples: list[Sample], chosen: list[Sample], root: Path) -> d
 
 
 def write_store(folder: Path, found: Evidence, settings: dict, note: str) -> None:
-    """FOLDER/native.csv and perturbed.csv, a column of logits a method with four decimals, and about.json, written last.
+    """FOLDER/native.csv and perturbed.csv, a column of logits a method with four decimals, and about.json, all or none.
     note: seed, profile and machine, for the reader."""
     folder.mkdir(parents=True, exist_ok=True)
-    about = folder / "about.json"
-    about.unlink(missing_ok=True)
     methods = list(found.native)
     lines = [
         {k: rows[0][k] for k in FACTS} | {m: text_of(r["score"]) for m, r in zip(methods, rows, strict=True)}
         for rows in zip(*found.native.values(), strict=True)
     ]
-    write_csv(lines, folder / FILES[0], (*FACTS, *methods))
-    lines = [
+    perturbed = [
         {"path": rows[0]["path"], "perturbation": name} | {m: text_of(r["score"]) for m, r in zip(methods, rows, strict=True)}
         for name in GRID
         for rows in zip(*(found.grid[m][name] for m in methods), strict=True)
     ]
-    write_csv(lines, folder / FILES[1], ("path", "perturbation", *methods))
-    files = {name: sha256(folder / name) for name in FILES}
-    write_json(
-        about, {"note": note, "version": __version__, "checkpoints": found.checkpoints, "settings": settings, "files": files}
-    )
+    about = {"note": note, "version": __version__, "checkpoints": found.checkpoints, "settings": settings}
+    with replaced_together(*(folder / name for name in (*FILES, "about.json"))) as (*parts, record):
+        write_csv(lines, parts[0], (*FACTS, *methods))
+        write_csv(perturbed, parts[1], ("path", "perturbation", *methods))
+        write_json(record, about | {"files": {name: sha256(part) for name, part in zip(FILES, parts, strict=True)}})
 
 
 def text_of(score: float | None) -> str:

@@ -99,8 +99,9 @@ class Run:
         """RUN/figures/NAME.png and .svg. The figure stays open, so that the notebook shows it too."""
         folder = self.dir / "figures"
         folder.mkdir(parents=True, exist_ok=True)
-        fig.savefig(folder / f"{name}.png", dpi=150)
-        fig.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        for form, options in (("png", {"dpi": 150}), ("svg", {"metadata": {"Date": None}})):
+            with replaced(folder / f"{name}.{form}") as part:
+                fig.savefig(part, format=form, **options)
 
 
 def start(notebook: str, namespace: dict) -> Run:

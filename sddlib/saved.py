@@ -13,6 +13,7 @@ from pathlib import Path
 
 from . import SDDError, __version__
 from .data import Sample
+from .disk import replaced_together
 from .embedded import sha256
 from .evaluate import Prepare, read_scores, sample_rows, write_csv
 from .parallel import from_first, rank, wait, world
@@ -143,9 +144,8 @@ def assemble(parts: list[Path], path: Path, samples: list[Sample], root: Path, s
     rows = [row for file in parts for row in read_scores(file)]
     if [r["path"] for r in rows] != [os.path.relpath(s.path, root) for s in samples]:
         raise SDDError(f"the parts in {parts[0].parent} are not those of this scoring; delete the folder and score again")
-    record = path.with_suffix(".json")
-    record.unlink(missing_ok=True)  # killed in between, new scores must not meet old facts
-    write_csv(rows, path)
     unreadable = sum(bool(r["error"]) for r in rows)
-    write_json(record, {"settings": settings, "unreadable": unreadable, "scores": sha256(path)})
+    with replaced_together(path, path.with_suffix(".json")) as (scores, record):
+        write_csv(rows, scores)
+        write_json(record, {"settings": settings, "unreadable": unreadable, "scores": sha256(scores)})
     shutil.rmtree(parts[0].parent)

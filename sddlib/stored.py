@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from . import SDDError, __version__
 from .data import cut, decode, normalised, to_rgb
-from .disk import replaced
+from .disk import replaced_together
 from .embedded import sha256
 from .profiles import read_json
 
@@ -73,7 +73,7 @@ class Stored(nn.Module):
         return {k for k in self.state_dict() if not k.startswith(self.frozen) or "lora_" in k or k in learned}
 
     def save(self, path: str | Path, about: dict, half: bool = False) -> None:
-        """Write PATH and PATH with suffix .json, each atomically.
+        """Write PATH and PATH with suffix .json, both or none.
 
         about: what it was trained on, seed, threshold; for those on a CLIP at least "backbone" and "weights", as for
         `load_backbone`. half: store floats in half precision.
@@ -82,13 +82,11 @@ class Stored(nn.Module):
         state = {k: v.half() if half and v.is_floating_point() else v for k, v in self.own_state().items()}
         facts = {**about, "kind": self.kind, "image_size": self.image_size, "version": __version__, **self.facts()}
         try:
-            with replaced(path) as part:
-                save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, part, metadata={"kind": self.kind})
-                part.chmod(0o644)  # the writer leaves 0600, which nobody else could load
-                facts["sha256"] = sha256(part)
-                path.with_suffix(".json").unlink(missing_ok=True)  # killed now, new weights must not meet old facts
-            with replaced(path.with_suffix(".json")) as part:
-                part.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
+            with replaced_together(path, path.with_suffix(".json")) as (weights, record):
+                save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, weights, metadata={"kind": self.kind})
+                weights.chmod(0o644)  # the writer leaves 0600, which nobody else could load
+                facts["sha256"] = sha256(weights)
+                record.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
         except (OSError, SafetensorError) as e:
             raise SDDError(f"checkpoint {path} cannot be written ({e}); free space or choose another run folder") from None
 

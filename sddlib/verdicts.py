@@ -1,14 +1,23 @@
 """Scoring as a user does it: files and folders in, one CSV row a file out, whatever is wrong with a file."""
 
 import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+
+import torch
+from torch import nn
 
 from . import SDDError
 from .columns import columns
 from .data import IMAGE_SUFFIXES, scan_paths
 from .evaluate import iter_scores, write_csv
+from .journal import Journal, head_of, journal_of
+from .parallel import pick_device
 from .profiles import ROOT
+from .runs import device_name
 
 FEW = 10  # files whose rows are printed too
 COLUMNS = "path score verdict threshold width height format error".split()
@@ -34,17 +43,20 @@ def check_out(out: Path, inputs: list[Path], option: str = "--out") -> None:
         raise SDDError(f"{option} {out}: its folder does not exist; make it first")
     if out.exists() and (not out.is_file() or any(os.path.exists(p) and os.path.samefile(p, out) for p in inputs)):
         raise SDDError(f"{option} {out} is an input or no regular file; name another file")
-    try:  # under a name that no file has, and no shorter than that of the file which is written at the end
-        NamedTemporaryFile(dir=out.parent, prefix=f"{out.name}.", suffix=".part").close()
+    try:  # under a name that no file has, and no shorter than those of the files which are written
+        NamedTemporaryFile(dir=out.parent, prefix=f"{out.name}.journal.", suffix=".part").close()
     except OSError as e:
         raise SDDError(f"{option} {out} cannot be written ({e.strerror}); name another file") from None
 
 
-def score_to_csv(paths: list[str], out: Path, checkpoint: Path | None, threshold: float | None, batch: int) -> list[dict]:
+def score_to_csv(
+    paths: list[str], out: Path, checkpoint: Path | None, threshold: float | None, batch: int, resume: bool = False
+) -> None:
     """Write OUT with COLUMNS and print a summary line. verdict: fake if score > threshold, else real, "" beside an error.
 
     checkpoint: None for the shipped one. threshold: None for the checkpoint's own. An unreadable file is a row with its
-    error; if no file can be read that is an SDDError, after the rows are written.
+    error; if no file can be read that is an SDDError, after the rows are written. While it runs, scores lie in OUT.journal,
+    batch by batch; resume: take those that a killed scoring has left there, so that OUT becomes what it would have been.
     """
     if batch < 1:
         raise SDDError(f"--batch {batch} is no number of images; use 1 or more")
@@ -67,26 +79,75 @@ def score_to_csv(paths: list[str], out: Path, checkpoint: Path | None, threshold
     model = load_scorer(checkpoint)
     if threshold is None and (threshold := own_threshold(model.about)) is None:
         raise SDDError(f"{checkpoint.with_suffix('.json')} names no threshold in 0..1; give one with --threshold")
-    rows = []
-    try:
-        for row in iter_scores(model, files, batch):
-            found = "" if row["error"] else verdict(row["score"], threshold)
-            rows.append(row | {"threshold": threshold, "verdict": found})
-    finally:  # also what was scored before a Ctrl-C
-        if rows:
-            write_csv(rows, out, COLUMNS)
-    count = {v: sum(r["verdict"] == v for r in rows) for v in ("fake", "real", "")}
-    if count[""] == len(rows):
+    head = head_of(model.about["sha256"], batch, files, f"torch {torch.__version__} on {device_name(pick_device())}")
+    with journal_of(out, files, head, resume) as journal:
+        if resume:
+            print(taken(journal, head["machine"]), flush=True)
+        score_rest(model, journal, out, threshold, batch)
+        count = write_out(journal.rows(), out, threshold, journal)
+        few = [judged(row, threshold) for row in islice(journal.rows(), FEW)]
+        journal.delete()
+    if count[""] == len(files):
         raise SDDError(
-            f"none of the {len(rows)} files could be read, first {rows[0]['path']}: {rows[0]['error']}; all are in {out}"
+            f"none of the {len(files)} files could be read, first {few[0]['path']}: {few[0]['error']}; all are in {out}"
         )
-    if len(rows) <= FEW:
-        print(columns([["P(generated)", "verdict", "file"], *map(judged, rows)], right_from=3))
+    if len(files) <= FEW:
+        print(columns([["P(generated)", "verdict", "file"], *map(texts, few)], right_from=3))
     said = f"{count['fake']} fake, {count['real']} real, {count['']} unreadable, threshold {threshold:.4g}"
     print(f"{said}; rows in {printable(out)}")
     if threshold == model.about.get("threshold"):
         print(error_rates(model.about))
-    return rows
+
+
+def score_rest(model: nn.Module, journal: Journal, out: Path, threshold: float, batch: int) -> None:
+    """Score the files that are not in the journal yet. After a Ctrl-C, OUT holds all that was scored before it."""
+    files, pending = journal.files, []  # the latter: (number, row) of the batch under way
+    try:
+        for number, row in enumerate(iter_scores(model, files[journal.done :], batch), journal.done + 1):
+            pending.append((number, row))
+            if number % batch == 0 or number == len(files):
+                journal.add([row for _, row in pending])
+                pending = []
+    except KeyboardInterrupt:
+        rest = [row for number, row in pending if number > journal.done]
+        if journal.done or rest:
+            count = write_out(chain(journal.rows(), rest), out, threshold, journal)
+            print(f"{count.total()} of {len(files)} rows are in {printable(out)}; --resume goes on with the others")
+        raise
+
+
+def write_out(rows: Iterable[dict], out: Path, threshold: float, journal: Journal) -> Counter:
+    """Write OUT; returns how often each verdict was given. Error: a full disk, which leaves OUT as it was."""
+    count: Counter = Counter()
+
+    def counted() -> Iterator[dict]:
+        for row in rows:
+            row = judged(row, threshold)
+            count[row["verdict"]] += 1
+            yield row
+
+    try:
+        write_csv(counted(), out, COLUMNS)
+    except OSError as e:
+        cure = f"free space and go on with --resume ({journal.done} scores are in {journal.path})"
+        raise SDDError(f"{out} cannot be written ({e.strerror}); {cure}") from None
+    return count
+
+
+def judged(row: dict, threshold: float) -> dict:
+    """A row of `iter_scores` with its verdict."""
+    return row | {"threshold": threshold, "verdict": "" if row["error"] else verdict(row["score"], threshold)}
+
+
+def taken(journal: Journal, machine: str) -> str:
+    """The sentence on what a resumed scoring goes on from."""
+    left, name = journal.left, printable(journal.path)
+    if not left.done:
+        return f"--resume: no rows in {name}, so all {len(journal.files)} files are scored"
+    torn = ", a torn line left out" if left.torn else ""
+    other = left.head["machine"]
+    moved = f"; they were made by {other}, the others by {machine}: last digits may differ" if other != machine else ""
+    return f"--resume: {left.done} of {len(journal.files)} rows taken from {name}{torn}{moved}"
 
 
 def left_out(others: list[Path]) -> str:
@@ -100,7 +161,7 @@ def printable(path: str | Path) -> str:
     return path if path.isprintable() else ascii(path)[1:-1]
 
 
-def judged(row: dict) -> list[str]:
+def texts(row: dict) -> list[str]:
     """Score, verdict and file of a row as text; behind the name the reason where there is no score."""
     if row["error"]:
         return ["", "none", f"{printable(row['path'])}: {row['error']}"]

@@ -2,13 +2,13 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import easy
 import pytest
 import torch
 from elsewhere import Elsewhere
+from kills import reached, when_reached
 
 from sddlib import SDDError
 from sddlib.optim import TrainConfig
@@ -101,16 +101,6 @@ def test_best_epoch_before_the_kill_is_still_the_best_after_it(samples, tmp_path
     with pytest.raises(Stop):
         run(samples, StopsAfter(tmp_path, 8), **changes)
     assert same(run(samples, States(tmp_path, "key", 0.0, quiet), **changes), whole)
-
-
-def reached(states: Path) -> int:
-    return max((int(p.stem[-9:]) for p in states.glob("state-*.pt")), default=0)
-
-
-def when_reached(step: int, states: Path, process: Elsewhere) -> None:
-    while reached(states) < step:
-        assert process.running(), process.err.read_text()
-        time.sleep(0.01)
 
 
 def test_sigkill_and_sigterm_lose_nothing(folder, tmp_path):

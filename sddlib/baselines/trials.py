@@ -13,6 +13,7 @@ import torch
 from .. import SDDError
 from ..calibration import logits, sigmoid
 from ..data import Sample, data_hash, read_csv, read_manifest
+from ..disk import alone_at, replaced_together
 from ..evaluate import read_scores, score_samples, write_csv
 from ..fitting import PRACTICAL
 from ..profiles import ROOT, all_parameters, check_overrides, read_json
@@ -102,9 +103,10 @@ def sweep(
             if not force and file.is_file() and record.is_file() and read_json(record).get("settings") == settings:
                 say(f"{kind}, seed {seed}: is there")
                 continue
-            say(f"{kind}, seed {seed}: training")
-            model, facts = train_one(kind, seed, trials, settings, force, say)
-            keep(model, {"settings": settings, **facts}, file, trials)
+            with alone_at(trials.work, f"{kind}-seed{seed}"):
+                say(f"{kind}, seed {seed}: training")
+                model, facts = train_one(kind, seed, trials, settings, force, say)
+                keep(model, {"settings": settings, **facts}, file, trials)
             ap, seconds = model.about["val"]["ap"], facts["train_seconds"]
             say(f"{kind}, seed {seed}: validation AP {ap:.3f}, {seconds:.0f} s, {shown(file)}")
             made += 1
@@ -162,12 +164,12 @@ def model_facts(model: Stored) -> dict:
 
 
 def write_scores(rows: list[dict], file: Path, facts: dict) -> None:
-    """FILE.csv with path and logit of every row, then FILE.json. Six digits of a logit tell scores near 0 or 1 apart."""
+    """FILE.csv with path and logit of every row, and FILE.json. Six digits of a logit tell scores near 0 or 1 apart."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.with_suffix(".json").unlink(missing_ok=True)  # killed in between, new scores must not meet old facts
     texts = ["" if r["score"] in (None, "") else f"{logits(r['score']):.6g}" for r in rows]
-    write_csv([{"path": r["path"], "logit": text} for r, text in zip(rows, texts, strict=True)], file, ("path", "logit"))
-    write_json(file.with_suffix(".json"), facts)
+    with replaced_together(file, file.with_suffix(".json")) as (csv, record):
+        write_csv([{"path": r["path"], "logit": text} for r, text in zip(rows, texts, strict=True)], csv, ("path", "logit"))
+        write_json(record, facts)
 
 
 def read_trials(trials: Trials, kinds: Iterable[str]) -> tuple[list[dict], dict]:
