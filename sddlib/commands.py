@@ -96,12 +96,13 @@ def train(args) -> int:
 
 
 def score(args) -> int:
-    """Score image files and folders with a checkpoint; write a CSV with one row a file, also for unreadable ones."""
+    """Score image files and folders with a checkpoint; write a CSV with one row a file, also for unreadable ones. Exit code 1:
+    some could not be read, 2: none, or a mistake in the call."""
     from .verdicts import score_to_csv
 
     checkpoint = None if args.checkpoint is None else Path(args.checkpoint)
-    score_to_csv(args.paths, Path(args.out), checkpoint, args.threshold, args.batch)
-    return 0
+    rows = score_to_csv(args.paths, Path(args.out), checkpoint, args.threshold, args.batch)
+    return int(any(row["error"] for row in rows))
 
 
 def compare(args) -> int:

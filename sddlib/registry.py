@@ -15,6 +15,8 @@ from socket import gethostname
 
 from filelock import FileLock, Timeout
 
+from .limits import JSON, check_size, is_name
+
 EVENTS = ("started", "done", "failed")
 
 
@@ -45,6 +47,7 @@ class Registry:
         if not self.path.is_file():
             return {}, []
         with self._locked():
+            check_size(self.path, JSON)
             lines = self.path.read_bytes().split(b"\n")
         latest, torn = {}, []
         for number, line in enumerate(lines, 1):
@@ -65,6 +68,7 @@ def _record(line: bytes) -> dict | None:
     except ValueError:
         return None
     whole = isinstance(record, dict) and isinstance(record.get("run"), str) and record.get("event") in EVENTS
+    whole = whole and all(map(is_name, record["run"].split("/")))  # the path of a folder in this one
     return record if whole else None
 
 
