@@ -37,7 +37,8 @@ class Sample:
 
 
 def read_manifest(path: str | Path, splits: tuple[str, ...] | None = None) -> list[Sample]:
-    """The rows of a manifest CSV in file order; image paths are relative to the manifest. splits: keep only these.
+    """The rows of a manifest CSV in file order; image paths are relative to the manifest and may lead anywhere: a picture is
+    only ever decoded. splits: keep only these.
 
     Columns path, label, generator, split, and perhaps family and photo: without them a generator is its own family, and every
     image shows a photograph of its own.

@@ -18,6 +18,7 @@ pipes, devices, broken links      refused, and not waited for
 """
 
 import io
+import logging
 import os
 import stat
 import warnings
@@ -36,6 +37,7 @@ MAX_PIXELS = 120_000_000  # more than any phone but the largest has; up to 16 by
 MAX_BYTES = 2**30  # some decoders read a file whole
 MAX_ASPECT = 100  # of a picture's sides: a longer strip is no picture, and enlarging its short side would fill the memory
 LONGEST = 200  # characters of a sentence that others wrote
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it writes some of its reasons to stderr too
 
 
 @contextmanager

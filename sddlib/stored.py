@@ -109,7 +109,9 @@ class Stored(nn.Module):
         check_says(path, about, cls.needs)
         try:
             check_size(path, TENSORS)
-            state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+            # copies: what is loaded lies in the file, which may change under it, and at odd addresses
+            stored = load_file(path).items()
+            state = {k: v.to(torch.float32 if v.is_floating_point() else v.dtype, copy=True) for k, v in stored}
         except (SafetensorError, OSError) as e:
             raise SDDError(f"{path} is broken ({e}); copy or train it again") from None
         if sha256(path) != about["sha256"]:
@@ -121,8 +123,8 @@ class Stored(nn.Module):
 
     @classmethod
     def restored(cls, path: Path, about: dict, state: dict[str, Tensor], weights: str | None) -> "Stored":
-        """`restore`, then the state; whatever does not fit is one sentence. Sizes that the JSON claims take no memory: a model's
-        own tensors are mere shapes until those of the file take their places."""
+        """`restore`, then the state; whatever does not fit is one sentence. Sizes that the JSON claims take no memory: the
+        model's own tensors are mere shapes until those of the file take their places."""
         fetched = cls.fetch(about, weights)
         try:
             with torch.device("meta"):

@@ -33,7 +33,7 @@ from models import tiny_checkpoint
 from sddlib import evaluate
 from sddlib.verdicts import score_to_csv
 
-LIMIT = 10.0  # seconds that a file may take
+LIMIT = 10.0  # seconds of computing that a file may take
 ROUND = 1000  # files of a call of the command
 SIDES = (0, 1, 2, 255, 256, 4095, 10_000, 11_999, 16_383, 30_000, 65_535, 2**24, 2**31 - 1, 2**32 - 1)
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
@@ -46,7 +46,7 @@ class Fault(BaseException):
 
 
 def parts(data: bytes) -> list[bytes]:
-    """The file in the pieces that its format knows, chunks or segments, or else of 12 bytes as in a TIFF; joined they are it."""
+    """The file in pieces: the chunks or segments of its format, or 12 bytes each, as in a TIFF; joined they are it."""
     at, cuts = 0, []
     if data[:4] == b"\x89PNG":
         at = 8
@@ -158,7 +158,7 @@ def made(number: int, seed: int) -> tuple[str, bytes]:
 
 @dataclass
 class Found:
-    """What became of the files. reasons: refusals by their first words; slowest: (seconds, name); peak: (MiB of the process,
+    """What became of the files. reasons: refusals by their first words; slowest: (seconds of computing, name); peak: (MiB of the process,
     the file at which it was reached), before: MiB without any file; lines: that libtiff wrote."""
 
     files: int = 0
@@ -185,26 +185,26 @@ def watched(found: Found, last: Path) -> Iterator[None]:
         def late(*_):
             raise Fault(f"{Path(path).name} takes more than {LIMIT:g} s")
 
-        signal.signal(signal.SIGALRM, late)
-        signal.setitimer(signal.ITIMER_REAL, LIMIT)
+        signal.signal(signal.SIGPROF, late)
+        signal.setitimer(signal.ITIMER_PROF, LIMIT)
         last.write_text(Path(path).name)  # for a decoder that never comes back to Python: it is ended, and this stays
         faulthandler.dump_traceback_later(6 * LIMIT, exit=True, file=STDERR)
-        begin = time.perf_counter()
+        begin = time.process_time()
         try:
             return opened(path)
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
             faulthandler.cancel_dump_traceback_later()
-            found.slowest = max(found.slowest, (time.perf_counter() - begin, Path(path).name))
+            found.slowest = max(found.slowest, (time.process_time() - begin, Path(path).name))
             found.peak = max(found.peak, (memory(), Path(path).name), key=lambda p: p[0])
 
-    before = signal.getsignal(signal.SIGALRM)
+    before = signal.getsignal(signal.SIGPROF)
     evaluate.open_image = timed
     try:
         yield
     finally:
         evaluate.open_image = opened
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGPROF, before)
 
 
 @contextmanager
@@ -284,9 +284,8 @@ def main() -> int:
             print(f"FAULT (seed {args.seed}): {e}")
             return 1
     refused = sum(found.reasons.values())
-    print(
-        f"{found.files} files in {time.perf_counter() - begin:.0f} s, seed {args.seed}: {found.decoded} decoded, {refused} refused"
-    )
+    seconds = time.perf_counter() - begin
+    print(f"{found.files} files in {seconds:.0f} s, seed {args.seed}: {found.decoded} decoded, {refused} refused")
     for reason, count in found.reasons.most_common():
         print(f"{count:7d}  {reason}")
     print(f"slowest {found.slowest[0]:.2f} s, {found.slowest[1]}")

@@ -149,10 +149,9 @@ def sparse(path: Path, size: int) -> Path:
 
 
 def test_files_are_measured_before_they_are_read(tmp_path, file, capsys):
-    at = {name: sparse(tmp_path / name, limit + 1) for name, limit in (
-        ("a.json", limits.JSON), ("p.yaml", limits.YAML), ("g.yaml", limits.YAML), ("m.csv", limits.CSV),
-        ("w.safetensors", limits.TENSORS), ("w.pt", limits.TENSORS), ("a.webp", pictures.MAX_BYTES), ("index.jsonl", limits.JSON),
-    )}  # fmt: skip
+    sizes = dict.fromkeys(("a.json", "index.jsonl"), limits.JSON) | dict.fromkeys(("p.yaml", "g.yaml"), limits.YAML)
+    sizes |= dict.fromkeys(("w.safetensors", "w.pt"), limits.TENSORS) | {"m.csv": limits.CSV, "a.webp": pictures.MAX_BYTES}
+    at = {name: sparse(tmp_path / name, limit + 1) for name, limit in sizes.items()}
     (tmp_path / "notebooks").mkdir()
     sparse(tmp_path / "notebooks" / "03_train.ipynb", limits.JSON + 1)
     for said in (

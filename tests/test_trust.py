@@ -1,4 +1,4 @@
-"""What code here never does, where data can lead, what text from outside becomes on a page, what notebooks write, how Lab starts."""
+"""What code here never does, where data can lead, what outside text is on a page, what notebooks write, how Lab starts."""
 
 import ast
 import asyncio

@@ -66,7 +66,7 @@ def read_file(file: Path) -> Networks:
             raise SDDError(f"{too_long[0]} is more than any U-Net has")
         with torch.device("meta"):  # what the JSON claims takes no memory
             unet = library("diffusers").UNet2DModel(**about["unet"])
-        unet.load_state_dict({k: v.float() for k, v in read_tensors(file).items()}, assign=True)
+        unet.load_state_dict({k: v.to(torch.float32, copy=True) for k, v in read_tensors(file).items()}, assign=True)
         if about["sha256"] != sha256(file):
             raise SDDError("another file")
     except (SDDError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError) as e:
