@@ -296,20 +296,46 @@ WRITES |= {"save", "save_file", "open", "save_figure", "write_csv", "write_json"
 WRITES |= {"tofile", "makedirs", "remove", "shared_bank", "saved_scores", "score_run", "savez", "to_json", "sweep", "Trials"}
 
 
+def in_run(node: ast.AST, own: set[str]) -> bool:
+    """Whether an expression is a path in the run's folder: run.dir, a name of one, or that and a slash; or what holds one (a
+    choice between one and the folder that a sweep names, too)."""
+    if isinstance(node, ast.Dict):
+        return any(in_run(value, own) for value in node.values)
+    if isinstance(node, ast.IfExp):
+        return in_run(node.body, own) or in_run(node.orelse, own)
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "Trials":
+        return any(in_run(k.value, own) for k in node.keywords)
+    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+        node = node.left
+    return ast.unparse(node) in own
+
+
+def strays(text: str) -> list[str]:
+    """The calls in a notebook's Python that write and name nothing in the run's folder."""
+    parsed, own = ast.parse(text), {"run.dir"}
+    for node in ast.walk(parsed):
+        if isinstance(node, ast.Assign):
+            pairs = [(target, node.value) for target in node.targets]
+            if isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple):
+                pairs = list(zip(node.targets[0].elts, node.value.elts, strict=True))
+            own |= {ast.unparse(target) for target, value in pairs if in_run(value, own)}
+    found = []
+    for name, _, call in calls(parsed):
+        used = [
+            *call.args,
+            *(k.value for k in call.keywords),
+            *([call.func.value] if isinstance(call.func, ast.Attribute) else []),
+        ]
+        if name.split(".")[-1] in WRITES and name != "run.save_figure" and not any(in_run(node, own) for node in used):
+            found.append(ast.unparse(call))
+    return found
+
+
 def test_whatever_a_notebook_writes_goes_to_its_run_folder():
-    """Each call that writes names the run, or something that is made of the run's folder."""
-    for name, text in sources().items():
-        if not name.startswith("notebooks/"):
-            continue
-        parsed, own = ast.parse(text), {"run.dir", "run.save_figure"}
-        for _ in range(3):
-            for node in ast.walk(parsed):
-                if isinstance(node, ast.Assign) and any(o in ast.unparse(node.value) for o in own):
-                    own |= {n.id for target in node.targets for n in ast.walk(target) if isinstance(n, ast.Name)}
-        for called, _, call in calls(parsed):
-            if called.split(".")[-1] in WRITES:
-                words = set(re.findall(r"run\.dir|run\.save_figure|\w+", ast.unparse(call)))
-                assert words & own, f"{name} writes elsewhere: {ast.unparse(call)[:100]}"
+    assert {name: found for name, text in sources().items() if name.startswith("notebooks/") and (found := strays(text))} == {}
+    for text in ("fig.savefig('x.png')", "open('x', 'w')", "write_csv(rows, p.scores)", "a = p.scores\nsave_bank(bank, a)"):
+        assert strays(text)
+    assert not strays("a = run.dir / 'x'\nb = {'folder': a / 'y'}\nsave_bank(bank, a)\nTrials(m, **b)")
 
 
 def test_a_smoke_run_changes_nothing_but_its_folder(smoke_run):
