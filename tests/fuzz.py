@@ -158,8 +158,8 @@ def made(number: int, seed: int) -> tuple[str, bytes]:
 
 @dataclass
 class Found:
-    """What became of the files. reasons: refusals by their first words; slowest: (seconds of computing, name); peak: (MiB of the process,
-    the file at which it was reached), before: MiB without any file; lines: that libtiff wrote."""
+    """What became of the files. reasons: refusals by their first words; slowest: (seconds of computing, name); peak: (MiB of
+    the process, the file at which it was reached), before: MiB without any file; lines: that libtiff wrote on stderr."""
 
     files: int = 0
     decoded: int = 0
