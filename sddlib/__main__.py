@@ -6,6 +6,7 @@ import signal
 import sys
 
 from . import SDDError, commands
+from .columns import printable
 
 CHECKPOINT = "data/checkpoints/sdd-mini.safetensors"
 OWN_OPTIONS = ("plan", "bench")  # commands whose options are read by their own modules
@@ -109,7 +110,8 @@ def interrupted(*_) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code: 0 done, 1 something is not as expected (compare, doctor), 2 a mistake named in one line, 130 interrupted."""
+    """Exit code: 0 done, 1 something is not as expected (compare, doctor, score, verify), 2 a mistake named in one line, 130
+    interrupted."""
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in OWN_OPTIONS:
         args = argparse.Namespace(function=getattr(commands, argv[0]), rest=argv[1:])
@@ -118,10 +120,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return args.function(args)
     except SDDError as e:
-        print(f"sddlib: {' '.join(str(e).split())}", file=sys.stderr)
+        print(f"sddlib: {printable(' '.join(str(e).split()))}", file=sys.stderr)
         return 2
     except (OSError, UnicodeError, MemoryError) as e:  # what the system refuses: a full disk, a folder without permission
-        print(f"sddlib: {type(e).__name__}: {' '.join(str(e).split())}", file=sys.stderr)
+        print(f"sddlib: {type(e).__name__}: {printable(' '.join(str(e).split()))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         where = f"; what was computed is kept in {args.folder}" if hasattr(args, "folder") else ""

@@ -14,6 +14,7 @@ from . import SDDError
 from .data import data_hash, read_manifest
 from .disk import alone_at, replaced
 from .evaluate import read_scores, write_csv
+from .limits import CSV, check_size
 from .presets import get_preset
 from .profiles import ROOT, all_parameters, check_overrides, near, read_json
 from .recipes import subset
@@ -110,6 +111,7 @@ class Store:
         """(paths, column name -> score texts)."""
         if not self.csv.is_file():
             return [], {}
+        check_size(self.csv, CSV)
         with self.csv.open(newline="", encoding="utf-8", errors="surrogateescape") as f:
             header, *rows = list(csv.reader(f))
         return [r[0] for r in rows], {n: [r[i] for r in rows] for i, n in enumerate(header[1:], 1)}

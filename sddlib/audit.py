@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from . import SDDError
 from .benchmarks import stand_against
+from .pictures import decode, opened
 
 
 def _test_sets(samples):
@@ -52,7 +53,7 @@ def _fit_and_score(samples, features, model):
 
 
 def _metadata(path):
-    with Image.open(path) as image:
+    with opened(path) as image:
         facts = {"format": image.format, "mode": image.mode, "width": float(image.width), "height": float(image.height)}
         return facts | {f"info:{key}": 1.0 for key in image.info} | {f"exif:{key}": 1.0 for key in image.getexif()}
 
@@ -95,7 +96,7 @@ def bytes_baseline(samples):
     samples = [s for s in samples if s.split in ("train", "test")]
     size = {}
     for s in samples:
-        with Image.open(s.path) as image:
+        with opened(s.path) as image:
             size[s.path] = s.path.stat().st_size / (image.width * image.height)
     train = [s for s in samples if s.split == "train"]
     direction = 1 if _auroc(train, size) >= 0.5 else -1
@@ -110,8 +111,7 @@ def thumbnail_baseline(samples, side=8):
     samples = [s for s in samples if s.split in ("train", "test")]
     features = {}
     for s in samples:
-        with Image.open(s.path) as image:
-            small = image.convert("RGB").resize((side, side), Image.Resampling.BOX)
+        small = decode(s.path).resize((side, side), Image.Resampling.BOX)
         features[s.path] = np.asarray(small, dtype=np.float64).ravel() / 255
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
     return _report(samples, _fit_and_score(samples, features, model))

@@ -11,6 +11,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from . import SDDError
+from .limits import SIDE
 
 PROJECTIONS = ("q", "k", "v", "out")
 TARGETS = (*PROJECTIONS, "qkv", "c_fc", "c_proj")  # what LoRA can adapt: attention apart or joint, and the MLP's two Linears
@@ -93,6 +94,8 @@ class Backbone(nn.Module):
         patch = visual.conv1.kernel_size[0]
         if type(image_size) is not int or image_size < patch or image_size % patch:
             raise SDDError(f"image_size {image_size} is not a multiple of the backbone's patch of {patch} px; choose one")
+        if image_size > SIDE:
+            raise SDDError(f"image_size {image_size} is above {SIDE} px, the most that is possible here; choose a smaller one")
         if norm not in ("ln_post", "none"):
             raise SDDError(f"token norm {norm!r} is unknown; use 'ln_post' or 'none'")
         self.visual, self.image_size, self.norm = visual.requires_grad_(False).eval(), image_size, norm

@@ -6,13 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import IO
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from sddlib import SDDError
 from sddlib.embedded import GRID, sha256, to_open_clip
+from sddlib.limits import JSON, TENSORS, check_size
 
+UNPICKLING = (UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, MemoryError)
+UNPICKLING += (zipfile.BadZipFile,)  # what torch raises at files that it did not write
 # In the order in which a folder is searched: plain tensors before anything torch has to unpack.
 NAMES = ("open_clip_model.safetensors", "model.safetensors", "open_clip_pytorch_model.bin", "pytorch_model.bin")
 
@@ -34,6 +38,8 @@ def find_weights(path: Path) -> Path:
     for name in NAMES:
         if (path / name).is_file():
             return path / name
+    if not path.is_dir():  # a device or a pipe, which would be waited for
+        raise SDDError(f"{path} is no regular file: give the path of a weights file or folder.")
     files = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".pt", ".pth", ".bin"))
     if len(files) != 1:
         found = f"{len(files)} weights files" if files else "no weights file"
@@ -70,6 +76,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _read_safetensors(path: Path) -> tuple[dict, dict]:
+    check_size(path, TENSORS)
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys() if not key.startswith(GRID)}, file.metadata() or {}
@@ -78,21 +85,35 @@ def _read_safetensors(path: Path) -> tuple[dict, dict]:
 
 
 def _read_torch(path: Path) -> dict:
+    check_size(path, TENSORS)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        check_packed(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except SDDError:
+        raise
+    except UNPICKLING as error:
         raise SDDError(
             f"{path} is damaged or holds more than plain tensors, so it is not opened: save it as safetensors."
         ) from error
-    return state
+
+
+def check_packed(file: Path | IO[bytes]) -> None:
+    """Refuse a zip archive that holds more than it has bytes: torch never packs tensors, and a few bytes may unpack to all
+    the memory there is."""
+    if not zipfile.is_zipfile(file):
+        return
+    with zipfile.ZipFile(file) as archive:
+        if packed := [part.filename for part in archive.infolist() if part.file_size > part.compress_size]:
+            raise SDDError(f"{getattr(file, 'name', file)} holds packed parts, first {packed[0]}: save it as safetensors.")
 
 
 def _is_script(path: Path) -> bool:
     """OpenAI published its models as TorchScript archives: zip files with a ``code`` folder."""
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any("/code/" in name or name.endswith("/constants.pkl") for name in archive.namelist())
+    except zipfile.BadZipFile:  # none, or a damaged one
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any("/code/" in name or name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def openai_hashes() -> dict[str, str]:
@@ -135,13 +156,15 @@ def _beside(path: Path) -> tuple[bool | None, dict]:
         file = path.parent / name
         if not file.is_file():
             continue
+        check_size(file, JSON)
         try:
             config = json.loads(file.read_text())
-        except ValueError as error:
+            if name == "open_clip_config.json":
+                model, preprocess = config.get("model_cfg", {}), config.get("preprocess_cfg", {})
+                return bool(model.get("quick_gelu", False)), dict(preprocess)
+            activation = config.get("hidden_act") or config.get("vision_config", {}).get("hidden_act")
+        except (ValueError, AttributeError, TypeError, RecursionError) as error:
             raise SDDError(f"{file} is not valid JSON: mend it or give the weights in a folder without it.") from error
-        if name == "open_clip_config.json":
-            return bool(config.get("model_cfg", {}).get("quick_gelu", False)), config.get("preprocess_cfg", {})
-        activation = config.get("hidden_act") or config.get("vision_config", {}).get("hidden_act")
         if activation:
             return activation == "quick_gelu", {}
     return None, {}

@@ -99,12 +99,12 @@ def train(args) -> int:
 
 def score(args) -> int:
     """Score image files and folders with a checkpoint; write a CSV with one row a file, also for unreadable ones. One that was
-    killed or stopped leaves its scores in CSV.journal, and goes on from them with --resume, to the same CSV."""
+    killed or stopped leaves its scores in CSV.journal, and goes on from them with --resume, to the same CSV. Exit code 1: some
+    could not be read, 2: none, or a mistake in the call."""
     from .verdicts import score_to_csv
 
     checkpoint = None if args.checkpoint is None else Path(args.checkpoint)
-    score_to_csv(args.paths, Path(args.out), checkpoint, args.threshold, args.batch, args.resume)
-    return 0
+    return int(score_to_csv(args.paths, Path(args.out), checkpoint, args.threshold, args.batch, args.resume) > 0)
 
 
 def compare(args) -> int:

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import os
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import SDDError
+from .limits import CELLS, CSV, check_size
 from .pictures import IMAGE_SUFFIXES, decode, open_image, to_rgb  # noqa: F401  the last two for those who look here
 
 SPLITS = ("train", "val", "dev", "test")
@@ -35,7 +37,8 @@ class Sample:
 
 
 def read_manifest(path: str | Path, splits: tuple[str, ...] | None = None) -> list[Sample]:
-    """The rows of a manifest CSV in file order; image paths are relative to the manifest. splits: keep only these.
+    """The rows of a manifest CSV in file order; image paths are relative to the manifest and may lead anywhere: a picture is
+    only ever decoded. splits: keep only these.
 
     Columns path, label, generator, split, and perhaps family and photo: without them a generator is its own family, and every
     image shows a photograph of its own.
@@ -67,12 +70,19 @@ def read_manifest(path: str | Path, splits: tuple[str, ...] | None = None) -> li
 
 
 def read_csv(path: Path) -> list[dict]:
-    """The rows of a CSV in UTF-8, with or without the mark that Excel puts before it; file names may be any bytes."""
+    """The rows of a CSV in UTF-8, with or without the mark that Excel puts before it; file names may be any bytes. A field has
+    131,072 characters at most, the csv module's own limit."""
     try:
+        check_size(path, CSV)
         with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as f:
-            return list(csv.DictReader(f))
+            reader = csv.DictReader(f)
+            most = CELLS // max(1, len(reader.fieldnames or ()))
+            rows = list(islice(reader, most + 1))
     except (csv.Error, OSError) as e:
         raise SDDError(f"{path} cannot be read as a CSV file ({e}); mend it or name another") from None
+    if len(rows) > most:
+        raise SDDError(f"{path} has more than {CELLS:,} cells, and no more are read; give fewer rows or columns")
+    return rows
 
 
 def check_splits(samples: list[Sample], name) -> None:

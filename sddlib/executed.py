@@ -9,6 +9,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from . import SDDError
+from .limits import JSON, check_size
 from .profiles import ROOT, read_json
 
 # an absolute path after a space, a quote, a bracket, "=" or a colour code of a traceback; addresses and a/b are none
@@ -75,6 +76,7 @@ def read_executed(run_dir: Path, places: Places) -> tuple[list[Executed], dict[s
     found, broken = [], {}
     for path in sorted((run_dir / "notebooks").glob("[0-9][0-9]_*.ipynb")):
         try:
+            check_size(path, JSON)
             notebook = nbformat.read(path, 4)
             hide_paths(notebook, places)
             found.append(describe(path.stem, notebook))

@@ -23,7 +23,7 @@ from .origins import Origin, read_origins
 from .profiles import ROOT
 from .recipes import load_scorer
 from .scorer import Scorer
-from .verdicts import own_threshold, verdict
+from .verdicts import is_share, own_threshold, verdict
 
 SHIPPED = ROOT / "data" / "checkpoints"
 VALIDATION = (("false alarms", "reals", "real_acc_val", "n_real"), ("misses", "fakes", "fake_acc_val", "n_fake"))
@@ -102,7 +102,8 @@ def open_subject(path: Path, samples: list[Sample], device="cpu", batch: int = 1
         )
     examples, bright = survey(model, samples, device, batch)
     origins = read_origins(model, path) if isinstance(model, Detector) else None
-    return Subject(model, path, threshold, examples, bright, origins, benchmark_root(ROOT / model.about.get("manifest", "")))
+    root = benchmark_root(ROOT / str(model.about.get("manifest", "")))
+    return Subject(model, path, threshold, examples, bright, origins, root)
 
 
 @torch.inference_mode()
@@ -181,14 +182,21 @@ def cam_branches(model: Scorer) -> tuple[str, ...]:
 def error_rates(about: dict) -> list[dict]:
     """What a checkpoint's JSON says of its errors on validation at its threshold: {"error", "of", "wrong", "n", "low", "high"
     (95 % of the share, Wilson)} for false alarms and misses. Empty where it says nothing."""
-    val, found = about.get("val") or {}, []
+    val, found = about.get("val"), []
+    val = val if isinstance(val, dict) else {}
     for error, of, right, count in VALIDATION:
-        if right in val and val.get(count):
-            n = int(val[count])
+        n = val.get(count)
+        if is_share(val.get(right)) and type(n) is int and n > 0:
             wrong = round((1 - val[right]) * n)
             low, high = binomtest(wrong, n).proportion_ci(method="wilson")
             found.append({"error": error, "of": of, "wrong": wrong, "n": n, "low": float(low), "high": float(high)})
     return found
+
+
+def seen_by(about: dict) -> list:
+    """The generators whose fakes a checkpoint was trained on, as its JSON names them."""
+    found = about.get("generators")
+    return found if isinstance(found, list) else []
 
 
 def bundled_errors(subject: Subject) -> dict[str, tuple[int, int]]:
@@ -196,7 +204,7 @@ def bundled_errors(subject: Subject) -> dict[str, tuple[int, int]]:
     pictures is left out."""
     groups: dict[str, list[bool]] = {}
     for row in subject.examples:
-        s, seen = row["sample"], subject.model.about.get("generators", ())
+        s, seen = row["sample"], seen_by(subject.model.about)
         name = (
             "reals" if not s.label else "fakes of the seen generator" if s.generator in seen else "fakes of unseen generators"
         )

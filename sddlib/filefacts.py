@@ -7,17 +7,15 @@ import hashlib
 import io
 import os
 import signal
-import warnings
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from . import SDDError
-from .pictures import check_regular, one_sentence, to_rgb
+from .pictures import check_regular, one_sentence, opened, to_rgb
 from .progress import progress
 
 CHUNK = 64  # files that a worker takes at a time; fewer than that are done without workers
@@ -59,14 +57,13 @@ def file_facts(path: str) -> dict:
     """
     facts = {"bytes": None, "sha256": "", "format": "", "mode": "", "width": None, "height": None, "quality": None, "error": ""}
     try:
-        with one_sentence(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a large picture or an odd tag
+        with one_sentence():
             check_regular(path)
             data = Path(path).read_bytes()
             facts |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
             if not data:
                 raise SDDError("zero bytes")
-            with Image.open(io.BytesIO(data)) as raw:
+            with opened(io.BytesIO(data)) as raw:
                 facts |= {"format": raw.format, "mode": raw.mode, "width": raw.width, "height": raw.height}
                 if table := getattr(raw, "quantization", {}).get(0):
                     facts["quality"] = jpeg_quality(table)

@@ -3,18 +3,21 @@
 import hashlib
 import itertools
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
+from yaml import YAMLError
 
 from . import SDDError
+from .limits import read_yaml
 from .presets import get_preset
 from .profiles import ROOT, all_parameters, check_overrides, near, resolve
 
 KEYS = ("notebooks", "profile", "fixed", "grid", "runs")
 TAKEN = ("latest", "lab")  # names in runs/ that mean something else
+MOST = 10_000  # runs of a grid: each is a folder
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,8 @@ def _sections(path: Path) -> dict:
     if not path.is_file():
         raise SDDError(f"grid {path} is missing; give a YAML file such as notebooks/grids/seeds.yaml")
     try:
-        sections = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as e:
+        sections = read_yaml(path)
+    except (YAMLError, ValueError, RecursionError) as e:
         raise SDDError(f"grid {path.name} is not valid YAML: {' '.join(str(e).split())}") from None
     if not isinstance(sections, dict):
         raise SDDError(f"grid {path.name} must hold `name: value` lines; it has {', '.join(KEYS)}")
@@ -128,6 +131,8 @@ def _combinations(sections: dict, said: str) -> list[dict]:
         raise SDDError(f"{said}: runs must be a list of combinations, such as - {{seed: 1, lr: 1.0e-4}}")
     if not lists and not listed:
         raise SDDError(f"{said} has no run; give lists under grid, or combinations under runs")
+    if (count := math.prod(map(len, lists.values())) + len(listed)) > MOST:
+        raise SDDError(f"{said} has {count} runs, and {MOST} are the most; give shorter lists, or several grids")
     product = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())] if lists else []
     return product + listed
 

@@ -8,13 +8,12 @@ from functools import lru_cache
 
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
-from PIL import Image
 
 from . import SDDError
 from .executed import FAILED, Executed
 from .markup import Html, join, page, tag
 from .mathml import with_math
-from .pictures import one_sentence
+from .pictures import check_sides, one_sentence, opened
 
 PHOTOGRAPHIC = 0.2  # bytes a pixel of a PNG above which it shows photographs
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -54,7 +53,8 @@ def markdown(text: str) -> Html:
 
 def smaller(png: bytes) -> tuple[bytes, tuple[int, int]]:
     """(the picture as WebP, its size in pixels): drawings without loss, photographs at quality 88."""
-    with one_sentence(), Image.open(io.BytesIO(png)) as picture:
+    with one_sentence(), opened(io.BytesIO(png)) as picture:
+        check_sides(picture.size)
         size = picture.size
         way = {"quality": 88} if len(png) > PHOTOGRAPHIC * size[0] * size[1] else {"lossless": True, "quality": 60}
         out = io.BytesIO()

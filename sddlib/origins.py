@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from . import SDDError
 from .detector import Detector
+from .limits import TENSORS, check_size
 from .profiles import read_json
 
 DRAWN = ("js", "random")  # kinds of a bank whose tokens are tokens of photographs
@@ -59,6 +60,7 @@ def _of_run(model: Detector, path: Path) -> list[str] | None:
     if not path.is_file() or not path.with_suffix(".json").is_file():
         return None
     try:
+        check_size(path, TENSORS)
         bank, facts = load_file(path), read_json(path.with_suffix(".json"))
         same = bank["f_s"].shape == model.f_s.shape and torch.allclose(bank["f_s"], model.f_s.cpu(), rtol=0, atol=SLACK)
         return written(bank["index"], facts["files"], model.backbone.N) if same else None

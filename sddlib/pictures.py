@@ -1,6 +1,24 @@
-"""From a file to an RGB picture, or one sentence that says why not. Light: worker processes import it without torch."""
+"""From a file to an RGB picture, or one sentence that says why not. Light: worker processes import it without torch.
+
+What happens to which file (whatever is refused is a row with its reason, and the rest goes on):
+
+JPEG, PNG, WebP, BMP, TIFF, GIF   decoded, whatever the name says, by those decoders alone
+turned by EXIF                    turned upright, once
+animated, of several pages        the first picture
+CMYK, grey, palette, 1 bit        as the file says, in RGB
+16 bits                           the high byte; more bits or floating point are refused
+transparent                       on white
+with a colour profile             the profile is not read (CLIP's own preprocessing does not either): numbers stay numbers
+cut short, broken, empty          refused
+other formats, text               refused
+more than MAX_PIXELS              refused before a pixel is decoded, whatever Pillow's own limit is set to
+files of more than MAX_BYTES      refused before they are read
+longer than MAX_ASPECT times      refused
+pipes, devices, broken links      refused, and not waited for
+"""
 
 import io
+import logging
 import os
 import stat
 import warnings
@@ -9,12 +27,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from . import SDDError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # no other decoder is asked: that of EPS would start a program
+MAX_PIXELS = 120_000_000  # more than any phone but the largest has; up to 16 bytes are held for each, 2 GB
+MAX_BYTES = 2**30  # some decoders read a file whole
 MAX_ASPECT = 100  # of a picture's sides: a longer strip is no picture, and enlarging its short side would fill the memory
+LONGEST = 200  # characters of a sentence that others wrote
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it writes some of its reasons to stderr too
 
 
 @contextmanager
@@ -28,14 +51,46 @@ def one_sentence() -> Iterator[None]:
         raise
     except UnidentifiedImageError:
         raise SDDError("not an image file that can be read") from None
+    except Image.DecompressionBombError as e:  # Pillow's own limit comes first for what is far above ours
+        raise SDDError(f"too many pixels: {plain(e)}") from None
     except Exception as e:  # Pillow's plugins raise whatever a broken header leads them to
-        raise SDDError(f"cannot be decoded: {' '.join(str(e).split()) or type(e).__name__}") from None
+        if isinstance(e, OSError) and e.strerror:  # of the system: its text alone holds no path
+            raise SDDError(f"cannot be opened: {e.strerror}") from None
+        raise SDDError(f"cannot be decoded: {plain(e)}") from None
+
+
+def plain(error: Exception) -> str:
+    """What an error says, on one line that does nothing to a terminal."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    return (said if said.isprintable() else ascii(said)[1:-1])[:LONGEST]
 
 
 def check_regular(path: str | Path) -> None:
-    """Refuse a pipe or a device, which would be waited for."""
-    if not (stat.S_ISREG(mode := os.stat(path).st_mode) or stat.S_ISDIR(mode)):
+    """Refuse a pipe or a device, which would be waited for, and a file that is too large to be read whole."""
+    found = os.stat(path)
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
         raise SDDError("no regular file")
+    if found.st_size > MAX_BYTES:
+        raise SDDError(f"a file of {found.st_size / 2**20:.0f} MiB is too large, at most {MAX_BYTES // 2**20} are read")
+
+
+def check_sides(size: tuple[int, int]) -> None:
+    """Refuse a picture by its width and height alone."""
+    w, h = size
+    if min(size) < 1 or max(size) > MAX_ASPECT * min(size):
+        raise SDDError(f"{w}x{h} pixels are a strip and no picture; cut it first")
+    if w * h > MAX_PIXELS:
+        raise SDDError(f"too many pixels: {w}x{h} are more than {MAX_PIXELS // 10**6} million; make it smaller first")
+
+
+@contextmanager
+def opened(file: str | Path | io.BytesIO) -> Iterator[Image.Image]:
+    """An image file of one of FORMATS, its header read and its pixels not. Pillow's warnings, of a large picture or an odd
+    tag, are not heard."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(file, formats=FORMATS) as raw:
+            yield raw
 
 
 def open_image(path: str | Path) -> tuple[Image.Image, str, tuple[int, int]]:
@@ -56,18 +111,17 @@ def open_content(content: bytes) -> tuple[Image.Image, str, tuple[int, int]]:
 
 
 def _read(file: str | Path | io.BytesIO) -> tuple[Image.Image, str, tuple[int, int]]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a large picture or an odd tag
-        with Image.open(file) as raw:
-            form, size = raw.format, raw.size
-            return to_rgb(raw), form, size
+    with opened(file) as raw:
+        form, size = raw.format, raw.size
+        return to_rgb(raw), form, size
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
     """An 8-bit RGB copy of any picture, upright, on white. 16-bit greys keep their high byte: PIL alone would clip them."""
-    if min(picture.size) < 1 or max(picture.size) > MAX_ASPECT * min(picture.size):
-        raise SDDError(f"{picture.width}x{picture.height} pixels are a strip and no picture; cut it first")
-    picture = ImageOps.exif_transpose(picture)
+    check_sides(picture.size)
+    picture.load()
+    if picture.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # else it would be a copy, of up to half a gigabyte
+        picture = ImageOps.exif_transpose(picture)
     if picture.mode == "F":
         raise SDDError("floating-point pixels have no known range, save it with 8 or 16 bits")
     if picture.mode.startswith("I"):
@@ -75,7 +129,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         if grey.min() < 0 or grey.max() > 65535:
             raise SDDError("pixels need more than 16 bits, save it with 8 or 16")
         picture = Image.fromarray((grey >> 8).astype(np.uint8))
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+    if picture.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in picture.info:
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))
     return picture.convert("RGB")
 

@@ -21,7 +21,9 @@ CHOICES = {
     "r_over": ("reals", "all"),
     "r_norm": ("mse", "frobenius"),
 }
-COUNTS = ("lora_r", "lora_alpha", "M", "width", "heads", "F_low")
+COUNTS = {"lora_r": 1024, "lora_alpha": 2**20, "M": 2**20, "width": 2**14, "heads": 1024, "F_low": 2**14}  # name -> the most
+CHANNELS = 2**12  # of a stage, the most
+LONGEST = 16  # entries of a list, the most: 16 halvings leave nothing of any picture
 BELOW = {"lora_dropout": 1, "attention_dropout": 1} | dict.fromkeys(("margin", "lambda_bce", "lambda_tri", "lambda_r"), inf)
 FLAGS = ("train_biases", "detach_attention", "detach_target", "highpass")
 LISTS = ("channels", "lora_targets")
@@ -78,11 +80,17 @@ class Preset:
 
     def __post_init__(self):
         """A value that no detector can have is an SDDError that names the field."""
-        whole = {n: getattr(self, n) for n in COUNTS} | {f"channels[{i}]": c for i, c in enumerate(self.channels)}
-        whole |= {"lora_blocks": self.lora_blocks} if self.lora_blocks is not None else {}
-        for name, value in whole.items():
+        for name in LISTS:
+            if not 1 <= len(getattr(self, name)) <= LONGEST:
+                raise SDDError(f"preset field {name} has {len(getattr(self, name))} values; give 1 to {LONGEST}")
+        whole = {n: (getattr(self, n), most) for n, most in COUNTS.items()}
+        whole |= {f"channels[{i}]": (c, CHANNELS) for i, c in enumerate(self.channels)}
+        whole |= {"lora_blocks": (self.lora_blocks, 1024)} if self.lora_blocks is not None else {}
+        for name, (value, most) in whole.items():
             if type(value) is not int or value < 1:
                 raise SDDError(f"preset field {name} = {value!r} is not a whole number above 0")
+            if value > most:
+                raise SDDError(f"preset field {name} = {value} is more than {most}, the most that is possible here")
         for name, below in BELOW.items():
             value = getattr(self, name)
             if type(value) not in (int, float) or not 0 <= value < below:
@@ -93,9 +101,6 @@ class Preset:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise SDDError(f"preset field {name} = {getattr(self, name)!r} is unknown; use {' or '.join(choices)}")
-        for name in LISTS:
-            if not getattr(self, name):
-                raise SDDError(f"preset field {name} is empty; give at least one value")
         for wrong, said in (
             (self.width % self.heads, f"width {self.width} cannot be split over {self.heads} heads; choose a multiple"),
             (

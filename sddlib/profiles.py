@@ -9,19 +9,21 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-import yaml
+from yaml import YAMLError
 
 from . import SDDError
+from .limits import JSON, SIDE, check_size, parse_yaml, read_yaml
 from .presets import get_preset
 
 ROOT = Path(__file__).resolve().parent.parent  # of the repository: relative paths among the parameters start here
 NOTEBOOKS = ROOT / "notebooks"
 PROFILES = NOTEBOOKS / "profiles"
 MANY = 2**31 - 1
-RANGES = {name: (1, MANY) for name in ("epochs", "reduced_epochs", "batch", "patience", "draws", "repeats", "image_size")}
-RANGES |= {name: (1, MANY) for name in ("accumulate", "images", "bins", "photos", "patches", "tokens")}
-RANGES |= {name: (0, MANY) for name in ("train_images", "resize", "workers", "photographs")}
-RANGES |= {"augment": (0.0, 1.0), "save_minutes": (0.0, 1e6)}
+LARGE = 100_000  # of what arrays are made of: a profile may come from anybody
+RANGES = {name: (1, MANY) for name in ("epochs", "reduced_epochs", "patience", "accumulate", "images")}
+RANGES |= {name: (1, LARGE) for name in ("batch", "draws", "repeats", "bins", "photos", "patches", "tokens")}
+RANGES |= {name: (0, MANY) for name in ("train_images", "photographs")} | {"image_size": (1, SIDE), "resize": (0, SIDE)}
+RANGES |= {"workers": (0, 256), "augment": (0.0, 1.0), "save_minutes": (0.0, 1e6)}
 RANGES |= {"seed": (0, MANY), "limit": (0, MANY), "reduced_limit": (0, MANY), "lr": (0.0, 1.0), "scratch": (0.0, 1e6)}
 TRAINS_AS = {"variant": "03_train"}  # a template without a section of its own takes that of the notebook it stands in for
 MAIN_JOB = ("00", "01", "02", "03", "04", "05", "06")  # what `run all` runs, as far as it is there; `run full`: every one
@@ -105,12 +107,15 @@ def fit_value(name: str, value, default):
 
 
 def read_json(path: Path) -> dict:
-    """A JSON file that a run has left; one that is broken or holds no object is an SDDError."""
+    """A JSON file that a run has left; one that is broken, too large or holds no object is an SDDError."""
     try:
+        check_size(path, JSON)
         value = json.loads(path.read_text())
         if isinstance(value, dict):
             return value
         why = "no object"
+    except SDDError:
+        raise
     except (OSError, ValueError, RecursionError) as e:
         why = e
     raise SDDError(f"{path} is broken ({why}); delete it and run again")
@@ -128,8 +133,8 @@ def read_profile(profile: str) -> dict[str, dict]:
             f"there is no profile {profile!r}; there are {near(profile, sorted(p.stem for p in PROFILES.glob('*.yaml')))}"
         )
     try:
-        sections = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, ValueError, RecursionError) as e:
+        sections = read_yaml(path) or {}
+    except (YAMLError, ValueError, RecursionError) as e:
         raise SDDError(f"profile {path.name} is not valid YAML: {' '.join(str(e).split())}") from None
     if not isinstance(sections, dict) or not all(isinstance(s, dict) or s is None for s in sections.values()):
         raise SDDError(f"profile {path.name} must hold sections of `name: value` lines: common and one a notebook")
@@ -139,6 +144,8 @@ def read_profile(profile: str) -> dict[str, dict]:
         if section not in ("common", *every):
             raise SDDError(f"profile {path.name}: {section!r} is no notebook; near it are {near(section, ('common', *every))}")
         accepted = set().union(*(parameters(n) for n in (every if section == "common" else [section])))
+        if "run_dir" in values:
+            raise SDDError(f"profile {path.name}: where a run writes is not for a profile to say; name it with --run-dir")
         for name in values:
             if name not in accepted:
                 whose = "any notebook" if section == "common" else section
@@ -188,8 +195,8 @@ def parse_overrides(pairs: Iterable[str]) -> dict:
         if not equals or not name.isidentifier():
             raise SDDError(f"-p {pair!r} is not name=value")
         try:
-            value = yaml.safe_load(text) if text.strip() else text
-        except (yaml.YAMLError, ValueError, RecursionError):
+            value = parse_yaml(text) if text.strip() else text
+        except (YAMLError, ValueError, RecursionError):
             raise SDDError(f"-p {name}: {text!r} is not a valid YAML value; quote it") from None
         # YAML 1.1 takes 5e-4 for a text: it asks for a dot and a sign
         values[name] = float(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d+\.?\d*[eE][+-]?\d+", value) else value

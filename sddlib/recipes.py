@@ -25,6 +25,7 @@ from .data import Sample, data_hash
 from .detector import Detector, real_tokens
 from .disk import replaced_together
 from .evaluate import arrays, fit_threshold, metrics, score_samples
+from .limits import TENSORS, check_size
 from .parallel import from_first, rank, wait
 from .presets import Preset
 from .profiles import read_json
@@ -124,6 +125,7 @@ def load_bank(path: Path, settings: dict) -> TokenBank | None:
         if differ := [k for k in settings if facts["settings"].get(k) != settings[k]]:
             print(f"{path.name}: was made with another {differ[0]}")
             return None
+        check_size(path, TENSORS)
         t = load_file(path)
         return TokenBank(t["f_s"], t["index"].numpy(), t["js"].numpy(), facts["empty"], t["js_all"].numpy(), t["reference"])
     except (SDDError, LookupError, AttributeError, SafetensorError) as e:

@@ -16,6 +16,7 @@ from socket import gethostname
 from filelock import FileLock, Timeout
 
 from .disk import held_alone
+from .limits import JSON, check_size, is_name
 
 CLAIM = "claim.lock"  # in a run folder
 EVENTS = ("started", "done", "failed")
@@ -48,6 +49,7 @@ class Registry:
         if not self.path.is_file():
             return {}, []
         with self._locked():
+            check_size(self.path, JSON)
             lines = self.path.read_bytes().split(b"\n")
         latest, torn = {}, []
         for number, line in enumerate(lines, 1):
@@ -68,6 +70,7 @@ def _record(line: bytes) -> dict | None:
     except ValueError:
         return None
     whole = isinstance(record, dict) and isinstance(record.get("run"), str) and record.get("event") in EVENTS
+    whole = whole and all(map(is_name, record["run"].split("/")))  # the path of a folder in this one
     return record if whole else None
 
 

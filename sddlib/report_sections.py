@@ -6,6 +6,7 @@ from pathlib import Path
 
 from . import SDDError
 from .executed import DONE, FAILED, Executed, Places
+from .limits import PNG, check_size
 from .markup import Html, breakable, join, table, tag
 from .notebook_page import image, markdown
 from .profiles import notebook_names
@@ -94,7 +95,9 @@ def figure(contents: Contents, name: str) -> Html:
     notebook, text = captions.get(name, ("", ""))
     link = tag("p", "From ", tag("a", notebook, href=f"html/{notebook}.html")) if notebook else None
     said = markdown(text) if text else Html(tag("p", alt))
-    png = (contents.run_dir / "figures" / f"{name}.png").read_bytes()
+    file = contents.run_dir / "figures" / f"{name}.png"
+    check_size(file, PNG)
+    png = file.read_bytes()
     try:
         picture = image(png, alt, 150)
     except SDDError as e:

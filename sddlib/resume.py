@@ -12,7 +12,9 @@ from pathlib import Path
 import torch
 
 from . import SDDError
+from .checkpoints import UNPICKLING, check_packed
 from .disk import replaced
+from .limits import TENSORS, check_size
 
 KEPT = 2  # states: the one before is there if the last is not whole
 
@@ -62,12 +64,13 @@ class States:
         if foreign := set(self.folder.glob("state-*.pt")) - set(self.files()):
             self.say(f"{len(foreign)} states in {self.folder.name} are of trainings with other settings: left aside")
         for path in reversed(self.files()):
+            check_size(path, TENSORS)
             digest, _, payload = path.read_bytes().partition(b"\n")
             if hashlib.sha256(payload).hexdigest().encode() != digest:
                 self.say(f"{path.name} is not whole: deleted")
                 path.unlink()
                 continue
-            return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+            return read_state(path, io.BytesIO(payload))
         return None
 
     def clear(self) -> None:
@@ -76,6 +79,19 @@ class States:
             path.unlink()
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
+
+
+def read_state(path: Path, payload: io.BytesIO) -> dict:
+    """The tensors and plain values that a state holds; the checksum says that it is whole, not whose it is. Whatever else is in
+    it is not opened, which is an SDDError. path: for that."""
+    try:
+        check_packed(payload)
+        payload.seek(0)
+        return torch.load(payload, map_location="cpu", weights_only=True)
+    except UNPICKLING:
+        raise SDDError(
+            f"{path} holds more than tensors and plain values, so it is not opened; delete it and start the training again"
+        ) from None
 
 
 @contextmanager

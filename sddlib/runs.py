@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 from . import SDDError, __version__
 from .disk import replaced
+from .limits import is_name
 from .profiles import ROOT, near, parameters, profile_parameters, read_json
 
 RUNS = ROOT / "runs"
@@ -97,6 +98,8 @@ class Run:
 
     def save_figure(self, fig, name: str) -> None:
         """RUN/figures/NAME.png and .svg. The figure stays open, so that the notebook shows it too."""
+        if not is_name(name):
+            raise SDDError(f"{name!r} cannot be the name of a figure; give letters, digits, - and _")
         folder = self.dir / "figures"
         folder.mkdir(parents=True, exist_ok=True)
         for form, options in (("png", {"dpi": 150}), ("svg", {"metadata": {"Date": None}})):

@@ -1,5 +1,7 @@
 """Detectors on CLIP: a backbone, a preset, and what is built from them."""
 
+from pathlib import Path
+
 from torch import Tensor
 
 from . import SDDError
@@ -34,8 +36,10 @@ class Scorer(Stored):
     @classmethod
     def fetch(cls, about: dict, weights: str | None):
         """(CLIP's image tower, the name of where it comes from)."""
-        source = weights or about["weights"]
-        return load_backbone(about["backbone"], source), source
+        source, name = weights or about["weights"], about["backbone"]
+        if not isinstance(name, str) or not isinstance(source, (str, Path)):
+            raise SDDError(f"the checkpoint names {name!r} as its backbone and {source!r} as its weights, which are no texts")
+        return load_backbone(name, source), source
 
     @classmethod
     def restore(cls, about: dict, state: dict[str, Tensor], fetched) -> "Scorer":

@@ -14,9 +14,12 @@ from . import SDDError, __version__
 from .data import cut, decode, normalised, to_rgb
 from .disk import replaced_together
 from .embedded import sha256
+from .limits import TENSORS, check_size
 from .profiles import read_json
 
 ABOUT = {"kind", "image_size", "sha256"}  # what every JSON must say
+# what a description leads to that does not fit: nothing in it is looked at for its type before it is used
+MISFITS = (ValueError, TypeError, LookupError, RuntimeError, ArithmeticError, AttributeError, AssertionError, OSError)
 
 
 class Stored(nn.Module):
@@ -103,7 +106,10 @@ class Stored(nn.Module):
             raise SDDError(f"{path} holds a {about['kind']!r} model, not a {cls.kind!r} one; name the right file")
         check_says(path, about, cls.needs)
         try:
-            state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+            check_size(path, TENSORS)
+            # copies: what is loaded lies in the file, which may change under it, and at odd addresses
+            stored = load_file(path).items()
+            state = {k: v.to(torch.float32 if v.is_floating_point() else v.dtype, copy=True) for k, v in stored}
         except (SafetensorError, OSError) as e:
             raise SDDError(f"{path} is broken ({e}); copy or train it again") from None
         if sha256(path) != about["sha256"]:
@@ -115,16 +121,19 @@ class Stored(nn.Module):
 
     @classmethod
     def restored(cls, path: Path, about: dict, state: dict[str, Tensor], weights: str | None) -> "Stored":
-        """`restore`, then the state; whatever does not fit is one sentence."""
+        """`restore`, then the state; whatever does not fit is one sentence. Sizes that the JSON claims take no memory: the
+        model's own tensors are mere shapes until those of the file take their places."""
         fetched = cls.fetch(about, weights)
         try:
-            model = cls.restore(about, state, fetched)
-            missing, unexpected = model.load_state_dict(state, strict=False)
+            with torch.device("meta"):
+                model = cls.restore(about, state, fetched)
+            missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
             own = model.own_names()
             wrong = [k for k in missing if k in own] + unexpected + [k for k in state if k not in own]
+            wrong += [k for k, t in (*model.named_parameters(), *model.named_buffers()) if t.is_meta]
             if wrong:
                 raise SDDError(f"{wrong[0]} is missing or unknown")
-        except (SDDError, TypeError, LookupError, RuntimeError, ArithmeticError) as e:
+        except MISFITS as e:
             said = " ".join(str(e).split())[:300]
             raise SDDError(
                 f"{path} does not fit its own description or this backbone ({said}); copy or train it again"

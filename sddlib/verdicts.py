@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from . import SDDError
-from .columns import columns
+from .columns import columns, printable
 from .data import IMAGE_SUFFIXES, scan_paths
 from .evaluate import iter_scores, write_csv
 from .journal import Journal, head_of, journal_of
@@ -29,10 +29,15 @@ def verdict(score: float, threshold: float) -> str:
     return "fake" if score > threshold else "real"
 
 
+def is_share(value) -> bool:
+    """Whether a value of a JSON is a number in 0..1."""
+    return isinstance(value, (int, float)) and 0 <= value <= 1
+
+
 def own_threshold(about: dict) -> float | None:
     """The threshold that a checkpoint's JSON names, fitted on validation; None where it names none in 0..1."""
     threshold = about.get("threshold")
-    return threshold if isinstance(threshold, float) and 0 <= threshold <= 1 else None
+    return threshold if isinstance(threshold, float) and is_share(threshold) else None
 
 
 def check_out(out: Path, inputs: list[Path], option: str = "--out") -> None:
@@ -51,8 +56,9 @@ def check_out(out: Path, inputs: list[Path], option: str = "--out") -> None:
 
 def score_to_csv(
     paths: list[str], out: Path, checkpoint: Path | None, threshold: float | None, batch: int, resume: bool = False
-) -> None:
-    """Write OUT with COLUMNS and print a summary line. verdict: fake if score > threshold, else real, "" beside an error.
+) -> int:
+    """Write OUT with COLUMNS and print a summary line; returns how many files could not be read. verdict: fake if score >
+    threshold, else real, "" beside an error.
 
     checkpoint: None for the shipped one. threshold: None for the checkpoint's own. An unreadable file is a row with its
     error; if no file can be read that is an SDDError, after the rows are written. While it runs, scores lie in OUT.journal,
@@ -97,6 +103,7 @@ def score_to_csv(
     print(f"{said}; rows in {printable(out)}")
     if threshold == model.about.get("threshold"):
         print(error_rates(model.about))
+    return count[""]
 
 
 def score_rest(model: nn.Module, journal: Journal, out: Path, threshold: float, batch: int) -> None:
@@ -155,12 +162,6 @@ def left_out(others: list[Path]) -> str:
     return f"{len(others)} files left out: no suffix of {', '.join(sorted(IMAGE_SUFFIXES))}"
 
 
-def printable(path: str | Path) -> str:
-    """A file's name on one line, whatever bytes it is made of."""
-    path = str(path)
-    return path if path.isprintable() else ascii(path)[1:-1]
-
-
 def texts(row: dict) -> list[str]:
     """Score, verdict and file of a row as text; behind the name the reason where there is no score."""
     if row["error"]:
@@ -170,9 +171,10 @@ def texts(row: dict) -> list[str]:
 
 def error_rates(about: dict) -> str:
     """What a checkpoint's JSON says of its errors at its own threshold, and of whom it says nothing."""
-    val = about.get("val", {})
-    names = ("n_real", "n_fake", "real_acc_val", "fake_acc_val")
-    if not all(isinstance(val.get(name), (int, float)) for name in names):
+    val = about.get("val")
+    val = val if isinstance(val, dict) else {}
+    counted = all(isinstance(val.get(name), int) for name in ("n_real", "n_fake"))
+    if not counted or not all(is_share(val.get(name)) for name in ("real_acc_val", "fake_acc_val")):
         return "This checkpoint does not say how often it errs."
     false, missed = 1 - val["real_acc_val"], 1 - val["fake_acc_val"]
     return (

@@ -4,6 +4,7 @@ The text tower is never built, nothing is unpickled, and every key must fit. The
 weights computed with plain GELU run without complaint and give wrong features.
 """
 
+import os
 import warnings
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from sddlib.hub import find_tag
 
 __all__ = ["cache_dir", "fetch_embedded", "load_backbone"]
 
+RANDOM = 500_000_000  # values of a tower with random weights, the most: ViT-L/14 has 304 million, and a checkpoint may name any
 # For tests and the smoke profile: every mechanism of a CLIP tower, nothing to fetch.
 TINY = {
     "embed_dim": 32,
@@ -37,18 +39,33 @@ def load_backbone(name: str, weights: str | Path, seed: int = 0) -> VisionTransf
     or tensors saved by torch), an open_clip tag such as "openai", or "random" (seeded by ``seed``, for tests).
     The tower carries ``preprocess_cfg`` (size in pixels, mean, std). Whatever is wrong is an SDDError of one sentence.
     """
+    with torch.device("cpu"):  # also where a caller builds shapes alone
+        return _load(name, weights, seed)
+
+
+def _load(name: str, weights: str | Path, seed: int) -> VisionTransformer:
     config = model_config(name)
     if str(weights) == "random":
+        count = sum(p.numel() for p in _shapes(name, config).parameters())
+        if count > RANDOM:
+            raise SDDError(
+                f"{name} with random weights would fill {count * 4 / 2**30:.0f} GiB with nothing: use a smaller model."
+            )
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers are left as they were
             torch.manual_seed(seed)
             return _finish(_build(name, config), config, {})
     source = _open(name, weights)
     _check_activation(name, source)
-    with torch.device("meta"):  # no time spent on random numbers that are replaced at once
-        visual = _build(name, config)
+    visual = _shapes(name, config)
     _check_fit(name, visual.state_dict(), source)
     visual.load_state_dict({key: value.float().contiguous() for key, value in source.state.items()}, strict=True, assign=True)
     return _finish(visual, config, source.preprocess)
+
+
+def _shapes(name: str, config: dict) -> VisionTransformer:
+    """The image tower without memory, and without the time that random numbers take which are replaced at once."""
+    with torch.device("meta"):
+        return _build(name, config)
 
 
 def model_config(name: str) -> dict:
@@ -81,7 +98,7 @@ def _open(name: str, weights: str | Path) -> Source:
             return Source({}, "The embedded CLIP", quick_gelu=True)  # refused by its activation before anything is fetched
         return read_source(check_cached(fetch_embedded()))
     path = Path(weights).expanduser()
-    if path.exists():
+    if os.path.exists(path):  # which answers for a name of any length
         return read_source(find_weights(path))
     if isinstance(weights, Path) or len(path.parts) > 1 or path.suffix in (".safetensors", ".pt", ".pth", ".bin"):
         raise SDDError(f"No weights at {path}: give the path of a weights file or folder, a tag, or 'embedded'.")
@@ -94,7 +111,7 @@ def _check_activation(name: str, source: Source) -> None:
     if source.quick_gelu is None and not wanted:
         warnings.warn(
             f"{source.label} does not say its activation and {name} computes GELU: right for most, wrong for OpenAI's.",
-            stacklevel=3,
+            stacklevel=4,
         )
     if source.quick_gelu is None or source.quick_gelu == wanted:
         return

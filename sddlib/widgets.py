@@ -13,7 +13,7 @@ from .controls import OWN, controls, labels
 from .data import Sample, decode
 from .debounce import Debounced
 from .edits import Edits
-from .explore import cam_branches, find_checkpoints, look, open_subject
+from .explore import cam_branches, find_checkpoints, look, open_subject, seen_by
 from .uploads import dropped, picture_of, uploaded
 from .visual import cam
 
@@ -50,7 +50,7 @@ class Explorer:
     def fill_menus(self) -> None:
         """Menus that depend on the checkpoint; what is chosen stays chosen."""
         chosen = self.c.picture.value
-        named = labels(self.samples, self.subject.model.about.get("generators", []))
+        named = labels(self.samples, seen_by(self.subject.model.about))
         self.c.picture.options = [("your picture", OWN), *named]
         self.c.picture.value = chosen
         self.c.branch.options = cam_branches(self.subject.model)

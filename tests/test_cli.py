@@ -36,7 +36,7 @@ def pictures(tmp_path):
 def test_score_writes_a_row_for_every_file_good_or_not(smoke_run, pictures, tmp_path, capsys):
     out, checkpoint = tmp_path / "v.csv", smoke_run.dir / "checkpoints" / "sdd.safetensors"
     paths = str(pictures), str(tmp_path / "nowhere.png")
-    assert cli.main(["score", *paths, "--out", str(out), "--checkpoint", str(checkpoint)]) == 0
+    assert cli.main(["score", *paths, "--out", str(out), "--checkpoint", str(checkpoint)]) == 1
     rows = list(csv.DictReader(out.open(newline="")))
     assert list(rows[0]) == COLUMNS
     names = ["a.png", "b.webp", "c_text.png", "d_empty.jpg", "nowhere.png"]
@@ -93,7 +93,7 @@ def test_verdict_does_not_depend_on_the_batch(smoke_run, pictures, tmp_path):
     scores = []
     for batch in ("1", "32"):
         out = tmp_path / f"{batch}.csv"
-        assert cli.main(["score", str(pictures), "--out", str(out), "--checkpoint", checkpoint, "--batch", batch]) == 0
+        assert cli.main(["score", str(pictures), "--out", str(out), "--checkpoint", checkpoint, "--batch", batch]) == 1
         scores.append([float(r["score"]) for r in csv.DictReader(out.open(newline="")) if r["score"]])
     assert np.allclose(*scores, atol=1e-6)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from .. import SDDError
 from ..checkpoints import read_tensors
 from ..data import Sample
+from ..limits import SIDE
 from ..optim import TrainConfig
 from ..resume import States
 from ..stored import Stored
@@ -41,8 +42,8 @@ class Baseline(Stored):
 
     def __init__(self, image_size: int, **options):
         super().__init__()
-        if type(image_size) is not int or image_size < 8:
-            raise SDDError(f"image_size {image_size!r} is no number of pixels from 8 up; give one")
+        if type(image_size) is not int or not 8 <= image_size <= SIDE:
+            raise SDDError(f"image_size {image_size!r} is no number of pixels from 8 to {SIDE}; give one")
         self.image_size, self.options = image_size, options
 
     @property

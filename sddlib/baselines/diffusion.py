@@ -25,10 +25,13 @@ from ..embedded import sha256
 from ..profiles import ROOT, read_json
 
 MINI = "data/checkpoints/diffusion-mini.safetensors"  # unconditional, of training photographs; data/make_diffusion.py
-PARTS = ("unet", "vae", "text_encoder", "tokenizer")  # folders of a pipeline that are read, beside the scheduler's
+# folders of a pipeline that are read, beside the scheduler's -> the classes that may be named there: no other code is called
+PARTS = {"unet": ("UNet2DModel", "UNet2DConditionModel"), "vae": ("AutoencoderKL",), "text_encoder": ("CLIPTextModel",)}
+PARTS |= {"tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast")}
 LEVELS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")
 LEVELS += ("set_alpha_to_one", "steps_offset", "timestep_spacing", "prediction_type")  # of a scheduler: what inversion needs
 LIBRARIES = ("diffusers", "transformers")
+LONGEST, TIMES = 16, 10_000  # layers of a block and times of a scheduler, the most: a file claims them
 
 
 class Networks(NamedTuple):
@@ -59,11 +62,14 @@ def read_file(file: Path) -> Networks:
     settings."""
     about = read_json(file.with_suffix(".json"))
     try:
-        unet = library("diffusers").UNet2DModel(**about["unet"])
-        unet.load_state_dict({k: v.float() for k, v in read_tensors(file).items()})
+        if too_long := [k for k, v in about["unet"].items() if k == "layers_per_block" and v > LONGEST or len(str(v)) > 1000]:
+            raise SDDError(f"{too_long[0]} is more than any U-Net has")
+        with torch.device("meta"):  # what the JSON claims takes no memory
+            unet = library("diffusers").UNet2DModel(**about["unet"])
+        unet.load_state_dict({k: v.to(torch.float32, copy=True) for k, v in read_tensors(file).items()}, assign=True)
         if about["sha256"] != sha256(file):
             raise SDDError("another file")
-    except (SDDError, RuntimeError, LookupError, TypeError) as e:
+    except (SDDError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError) as e:
         said = " ".join(str(e).split())[:200]
         raise SDDError(f"{file} is not what its JSON describes ({said}); copy both again or make it") from None
     return Networks(unet.eval().requires_grad_(False), about["scheduler"])
@@ -82,6 +88,11 @@ def read_folder(folder: Path) -> Networks:
         of, name = index.get(part) or (None, None)
         if of not in LIBRARIES:
             continue
+        if name not in PARTS[part]:
+            known = " or ".join(PARTS[part])
+            raise SDDError(
+                f"{part} of the pipeline {folder} is a {name!r}, and what is read is a {known}; give such a pipeline"
+            )
         options = {} if part == "tokenizer" else {"use_safetensors": True}
         try:
             found[part] = getattr(library(of), name).from_pretrained(folder, subfolder=part, local_files_only=True, **options)
@@ -134,6 +145,8 @@ class Diffusion:
     def schedulers(self):
         """(DDIM backwards, DDIM forwards) on the levels the model was trained on. Nothing is clipped: that has no inverse."""
         known = {k: v for k, v in self.networks.scheduler.items() if k in LEVELS} | {"clip_sample": False}
+        if not self.steps <= known.get("num_train_timesteps", 1000) <= TIMES:
+            raise SDDError(f"the scheduler of {self.source} has no number of times from {self.steps} to {TIMES}; mend its JSON")
         both = [getattr(library("diffusers"), name)(**known) for name in ("DDIMInverseScheduler", "DDIMScheduler")]
         for scheduler in both:
             scheduler.set_timesteps(self.steps)
@@ -212,6 +225,6 @@ class Diffusion:
 def load_maps(file: Path) -> Tensor:
     """Kept maps (2, 3, H, W) in single precision."""
     try:
-        return torch.from_numpy(np.load(file)).float()
+        return torch.from_numpy(np.load(file, allow_pickle=False)).float()
     except (OSError, ValueError, EOFError) as e:
         raise SDDError(f"the map {file} is broken ({e}); delete it, and it is made again") from None

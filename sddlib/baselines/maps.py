@@ -1,12 +1,17 @@
 """What DIRE and FakeInversion share: maps of a frozen diffusion model, made once a picture and kept, and a residual network
 on them."""
 
+import os
+from pathlib import Path
+
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
+from ..columns import printable
 from ..data import cut
+from ..profiles import ROOT
 from .base import Baseline, Output
 from .diffusion import MINI, Diffusion
 from .resnet import SmallResNet
@@ -54,6 +59,16 @@ class MapReader(Baseline):
         self.side = min(side or image_size, image_size)
         self.diffusion = Diffusion(weights, steps, cache)
         self.net = SmallResNet(self.channels, width, centred=self.centred) if width else ResNet50(self.channels)
+
+    @classmethod
+    def restore(cls, about: dict, state: dict[str, Tensor], fetched: str | None) -> "MapReader":
+        """Maps are kept below the repository or nowhere: a file that may come from anybody does not say where is written."""
+        options = dict(about["options"])
+        cache = os.path.normpath(ROOT / Path(options.get("cache") or "").expanduser())
+        if not Path(cache).is_relative_to(ROOT):
+            print(f"maps are not kept: {printable(cache)}, which the checkpoint names for them, is outside the repository")
+            options["cache"] = ""
+        return super().restore(about | {"options": options}, state, fetched)
 
     def caption(self, crop: Image.Image) -> str:
         """What the diffusion model is told about a picture: nothing."""

@@ -21,7 +21,7 @@ def load_text(name: str, weights: str, E: int) -> tuple[TextTransformer, str]:
     for tests. E: width of the image embedding, which contexts enriched by patches must share."""
     config = model_config(name)
     sizes = TINY_TEXT if name == "tiny" else config.get("text_cfg", {})
-    with torch.random.fork_rng(devices=[]):
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         tower = _build_text_tower(config["embed_dim"], sizes, config.get("quick_gelu", False))
     if not isinstance(tower, TextTransformer) or tower.token_embedding.embedding_dim != E:
@@ -29,7 +29,8 @@ def load_text(name: str, weights: str, E: int) -> tuple[TextTransformer, str]:
             f"the text tower of {name} is no plain CLIP's as wide as its embedding; use one such as ViT-B-16 or ViT-L-14"
         )
     if weights != "random":
-        held = read_weights(weights, "FatFormer's text tower")
+        with torch.device("cpu"):
+            held = read_weights(weights, "FatFormer's text tower")
         wanted = tower.state_dict().keys()
         try:
             tower.load_state_dict({k: v.float() for k, v in held.items() if k in wanted})
@@ -52,13 +53,15 @@ class Prompts(nn.Module):
         super().__init__()
         self.tower, self.fingerprint = tower, fingerprint
         width, start, end = tower.token_embedding.embedding_dim, 49406, 49407
+        room = tower.context_length - 3  # beside start, end and a class's name of one token
+        if type(contexts) is not int or not 1 <= contexts <= room:
+            said = f"{contexts!r} context tokens do not fit the {tower.context_length} of this text tower"
+            raise SDDError(f"{said}; ask for 1 to {room}")
         self.contexts = nn.Parameter(torch.randn(contexts, width) * 0.02)
         tokenizer = open_clip.SimpleTokenizer()
         words = [tokenizer.encode(name) for name in NAMES]
-        ids = torch.tensor([[start, *[0] * contexts, *word, end] for word in words])  # a token each: equally long
-        if ids.shape[1] > tower.context_length:
-            raise SDDError(f"{contexts} context tokens do not fit the {tower.context_length} of this text tower; ask for fewer")
-        self.register_buffer("ids", ids, persistent=False)
+        ids = [[start, *[0] * contexts, *word, end] for word in words]  # a token each: equally long
+        self.register_buffer("ids", torch.tensor(ids, device="cpu"), persistent=False)  # also where the rest is mere shapes
 
     def forward(self, patches: Tensor) -> Tensor:
         t, B, L = self.tower, len(patches), self.ids.shape[1]

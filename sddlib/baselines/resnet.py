@@ -12,6 +12,8 @@ from torchvision.models.resnet import BasicBlock
 from .. import SDDError
 from .base import Output
 
+STAGES = 8  # each doubles the channels
+
 
 def stage(inside: int, outside: int, stride: int) -> nn.Sequential:
     """Two residual blocks, (B, inside, H, W) -> (B, outside, H/stride, W/stride)."""
@@ -30,6 +32,8 @@ class SmallResNet(nn.Module):
 
     def __init__(self, channels: int = 3, width: int = 64, stages: int = 4, centred: bool = True, pool: bool = False):
         super().__init__()
+        if type(stages) is not int or not 1 <= stages <= STAGES:
+            raise SDDError(f"a CNN of {stages!r} stages is impossible; choose 1 to {STAGES}")
         if width < 1:
             raise SDDError(f"a CNN of width {width} has no channels; use 1 or more")
         self.stem = nn.Sequential(nn.Conv2d(channels, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(True))

@@ -16,6 +16,7 @@ from ..data import Sample, data_hash, read_csv, read_manifest
 from ..disk import alone_at, replaced_together
 from ..evaluate import read_scores, score_samples, write_csv
 from ..fitting import PRACTICAL
+from ..limits import is_name
 from ..profiles import ROOT, all_parameters, check_overrides, read_json
 from ..randomness import seed_everything
 from ..recipes import load_scorer, subset, trained, validation_facts
@@ -45,6 +46,10 @@ class Trials:
     changes: dict = field(default_factory=dict)
     options: dict = field(default_factory=dict)
     source: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not is_name(self.profile):  # it begins the names of files
+            raise SDDError(f"profile {self.profile!r} is no name of a profile; give its name without a folder")
 
     def samples(self) -> list[Sample]:
         return subset(read_manifest(self.manifest), self.limit)

@@ -109,3 +109,6 @@ class UnivFDNearest(UnivFD):
 
     def expect(self, state: dict[str, Tensor]) -> None:
         self.reals, self.fakes = (torch.zeros_like(state[name]) for name in ("reals", "fakes"))
+        k, least = self.options["k"], min(len(self.reals), len(self.fakes))
+        if type(k) is not int or not 1 <= k <= least:
+            raise SDDError(f"k = {k!r} neighbours cannot be found among {least} pictures")
