@@ -1,6 +1,7 @@
 # make env      build $(VENV) and fetch the weights     make run    env, then the main job (profile mini)
 # make test     env, then all tests                     make lab    env, then JupyterLab on notebooks/
 # make bench    env, then the timing ratios             make full   env, then every notebook, uncut
+# make mutate   env, then break the code on purpose, one way at a time: every break must fail a test
 # make clean    remove $(VENV), its kernelspec and caches; runs/ and the fetched weights stay
 #
 # make env PYTHON=python3.12 VENV=/elsewhere            another Python, another place
@@ -14,7 +15,7 @@ PIP_ARGS ?=
 PY       := $(VENV)/bin/python
 STAMP    := $(VENV)/.installed
 
-.PHONY: help env run test lab bench full clean
+.PHONY: help env run test lab bench full mutate clean
 .DEFAULT_GOAL := help
 
 help:
@@ -52,6 +53,9 @@ bench: env
 
 full: env
 	$(PY) -m sddlib run full --profile mini
+
+mutate: env
+	$(PY) tests/mutate.py
 
 # The kernelspec outside is taken away only if it is this environment's own.
 clean:
