@@ -22,7 +22,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 LIST, TABLE = "tests/mutations.yaml", "tests/mutations.md"
 COPIED = ("sddlib", "tests", "notebooks", "conftest.py", "pyproject.toml")  # what is broken or run; the rest is linked
-OPTIONS = ("-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--tb=no", "-rfE")
+# Without the plugins that nothing here needs and that take seconds to load; conftest.py needs xdist.
+OPTIONS = ("-x", "-q", "-o", "addopts=", "-p", "xdist.plugin", "-p", "no:cacheprovider", "--tb=no", "-rfE")
 LIMIT = 240  # seconds for the tests of one mutant, and for a hundred of the whole tree's
 
 
@@ -63,7 +64,8 @@ def copy_tree(root: Path, target: Path) -> None:
 
 def run_tests(tree: Path, tests: list[str], limit: float) -> str:
     """The first test that fails, "" if none does, "timeout"; the copy's own sddlib is what is imported."""
-    mine = {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}  # bytecode of a file changed within a second would stay
+    mine = {"PYTHONPATH": str(tree), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    mine["PYTHONDONTWRITEBYTECODE"] = "1"  # that of a file which is changed twice in a second would stay
     command = [sys.executable, "-m", "pytest", *OPTIONS, *(f"tests/{t}" for t in tests)]
     try:
         done = subprocess.run(command, cwd=tree, env=os.environ | mine, capture_output=True, text=True, timeout=limit)
@@ -78,6 +80,8 @@ def run_tests(tree: Path, tests: list[str], limit: float) -> str:
 def survey(root: Path, mutations: list[Mutation], say=print) -> dict[str, str]:
     """Name -> the test that caught it, "" where none did. The tests must pass before anything is broken."""
     caught = {}
+    for m in mutations:
+        m.broken((root / m.file).read_text(encoding="utf-8"))  # what does not fit any more is said before anything runs
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder, "tree")
         tree.mkdir()

@@ -4,7 +4,6 @@ That each is caught takes minutes: `make mutate`.
 """
 
 import re
-import textwrap
 from pathlib import Path
 
 import mutate
@@ -53,15 +52,8 @@ def test_the_table_is_of_this_list_and_nothing_in_it_survived():
 CODE = "def smaller(a, b):\n    return a if a < b else b\n\n\ndef sign(a):\n    return -1 if a < 0 else 1\n"
 TESTS = "from sddlib.x import smaller\n\n\ndef test_smaller():\n    assert smaller(1, 2) == smaller(2, 1) == 1\n"
 WAYS = {
-    "larger": {"what": "the larger", "file": "sddlib/x.py", "old": "a if a < b", "new": "a if a > b", "tests": ["test_x.py"]},
-    "sign": {
-        "what": "no sign",
-        "file": "sddlib/x.py",
-        "old": "return -1",
-        "new": "return 1",
-        "tests": ["test_x.py::test_smaller"],
-    },
-    "hangs": {"what": "never ends", "file": "sddlib/x.py", "old": "a if a < b", "new": "smaller(a, b)", "tests": ["test_x.py"]},
+    "larger": {"what": "the larger", "old": "a < b", "new": "a > b", "tests": ["test_x.py"]},
+    "sign": {"what": "no sign", "old": "return -1", "new": "return 1", "tests": ["test_x.py::test_smaller"]},
 }
 
 
@@ -71,35 +63,25 @@ def tree(tmp_path) -> Path:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
-    (tmp_path / mutate.LIST).write_text(yaml.safe_dump(WAYS, sort_keys=False))
+    ways = {name: {"file": "sddlib/x.py", **way} for name, way in WAYS.items()}
+    (tmp_path / mutate.LIST).write_text(yaml.safe_dump(ways, sort_keys=False))
     return tmp_path
 
 
 def test_runner_tells_caught_from_survived_and_leaves_the_tree_alone(tree, capsys):
     before = {p: p.read_bytes() for p in tree.rglob("*") if p.is_file()}
-    assert mutate.main([], tree) == 1
-    said = capsys.readouterr().out
-    assert re.search(r"^larger +caught by test_x.py::test_smaller, ", said, re.M) and re.search(
-        r"^sign +NOT CAUGHT, ", said, re.M
-    )
-    assert re.search(r"^hangs +caught by test_x.py::test_smaller, ", said, re.M) and "2 of 3 caught" in said
-    assert {p: p.read_bytes() for p in tree.rglob("*") if p.is_file()} == before
-    assert mutate.main(["larger"], tree) == 0
-
-
-def test_runner_writes_its_table_and_refuses_tests_that_fail_unbroken(tree, capsys):
-    assert mutate.main(["--list"], tree) == 0 and len(capsys.readouterr().out.splitlines()) == 3
+    assert mutate.main(["--list"], tree) == 0 and len(capsys.readouterr().out.splitlines()) == 2
     assert mutate.main(["--write"], tree) == 1
-    table = (tree / mutate.TABLE).read_text()
+    said, table = capsys.readouterr().out, (tree / mutate.TABLE).read_text()
+    assert re.search(r"^larger +caught by test_x.py::test_smaller, ", said, re.M) and "1 of 2 caught" in said
+    assert re.search(r"^sign +NOT CAUGHT, ", said, re.M)
     assert "| larger | the larger | `test_x.py::test_smaller` |" in table and "| sign | no sign | **nothing** |" in table
-    (tree / "tests" / "test_x.py").write_text(
-        TESTS
-        + textwrap.dedent("""
+    (tree / mutate.TABLE).unlink()
+    assert {p: p.read_bytes() for p in tree.rglob("*") if p.is_file()} == before
 
-        def test_wrong():
-            assert smaller(1, 2) == 2
-        """)
-    )
+
+def test_tests_that_fail_unbroken_prove_nothing_and_are_refused(tree):
+    (tree / "tests" / "test_x.py").write_text(TESTS + "\n\ndef test_wrong():\n    assert smaller(1, 2) == 2\n")
     with pytest.raises(SystemExit, match="test_x.py::test_wrong fails before anything is broken"):
         mutate.main(["larger"], tree)
 

@@ -91,7 +91,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(samples, monkeypatch):
     for parts in (1, 2, 4):
         seed_everything(0)
         model = LoraLinear(Backbone(load_backbone("tiny", "random"), 64), PRESET.with_fields(lora_dropout=0.0))
-        work = Training(model, samples["train"], samples["val"], TrainConfig(batch=8, accumulate=parts), 64)
+        work = Training(model, samples["train"], samples["val"], TrainConfig(batch=8, accumulate=parts, schedule="plateau"), 64)
         monkeypatch.setattr(work.optimizer, "step", lambda: None)
         model.train()
         work.do_step([batch for batch, _ in zip(work.loader, range(parts), strict=False)])
