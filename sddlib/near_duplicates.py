@@ -9,7 +9,7 @@ across splits 90 at least, but 32 between pictures of one generator for two prom
 copies and nearly all regenerations and takes nothing else for one. It does not find what was cut (2 % off two sides: 26 in
 the median; 5 %: 74) or mirrored.
 
-Time, one core: hashing 1 ms a crop of 128 px; searching 0.1 s for 5,000, 2 s for 50,000 and 14 s for 200,000 pictures (about
+Time, one busy core of an AMD EPYC: hashing 1 ms a crop of 128 px; searching 0.1 s for 5,000, 2 s for 50,000 and 14 s for 200,000 pictures (about
 four minutes for 800,000, since it grows with the square: one in 256 pairs is looked at).
 
 Light: worker processes import it without torch.
