@@ -108,23 +108,32 @@ def table(mutations: list[Mutation], caught: dict[str, str]) -> str:
     return f"Made by `python tests/mutate.py --write`.\n\n| mutation | breaks | caught by |\n|---|---|---|\n{body}\n"
 
 
+def earlier(root: Path) -> dict[str, str]:
+    """Name -> the test that caught it, of the table that is there."""
+    path = root / TABLE
+    lines = re.findall(r"^\| (\w+) \| .* \| `(.+)` \|$", path.read_text(encoding="utf-8"), re.M) if path.is_file() else []
+    return dict(lines)
+
+
 def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="mutations (default: all)")
     parser.add_argument("--list", action="store_true", help="print what there is and run nothing")
-    parser.add_argument("--write", action="store_true", help=f"write {TABLE}; of all mutations only")
+    parser.add_argument(
+        "--write", action="store_true", help=f"write {TABLE}; of other mutations than those named it keeps the rows"
+    )
     args, known = parser.parse_args(argv), read(root)
     if unknown := set(args.names) - {m.name for m in known}:
         parser.error(f"there is no mutation {min(unknown)!r}; --list shows them")
-    if args.write and args.names:
-        parser.error("--write needs all mutations; leave out the names")
+    if args.write and args.names and (absent := [m.name for m in known if m.name not in {*earlier(root), *args.names}]):
+        parser.error(f"{TABLE} has no row of {absent[0]!r}; name it too, or none")
     chosen = [m for m in known if not args.names or m.name in args.names]
     if args.list:
         print("\n".join(f"{m.name:<32} {m.what} ({m.file})" for m in chosen))
         return 0
     begin, caught = time.perf_counter(), survey(root, chosen, lambda text: print(text, flush=True))
     if args.write:
-        (root / TABLE).write_text(table(chosen, caught), encoding="utf-8")
+        (root / TABLE).write_text(table(known, earlier(root) | caught), encoding="utf-8")
     survivors = [name for name, test in caught.items() if not test]
     print(f"{len(caught) - len(survivors)} of {len(caught)} caught, {time.perf_counter() - begin:.0f} s")
     return int(bool(survivors))

@@ -76,6 +76,11 @@ def test_runner_tells_caught_from_survived_and_leaves_the_tree_alone(tree, capsy
     assert re.search(r"^larger +caught by test_x.py::test_smaller, ", said, re.M) and "1 of 2 caught" in said
     assert re.search(r"^sign +NOT CAUGHT, ", said, re.M)
     assert "| larger | the larger | `test_x.py::test_smaller` |" in table and "| sign | no sign | **nothing** |" in table
+    with pytest.raises(SystemExit):  # what survived has no row that could be kept
+        mutate.main(["--write", "larger"], tree)
+    kept = table.replace("**nothing**", "`test_x.py`")
+    (tree / mutate.TABLE).write_text(kept)
+    assert mutate.main(["--write", "larger"], tree) == 0 and (tree / mutate.TABLE).read_text() == kept
     (tree / mutate.TABLE).unlink()
     assert {p: p.read_bytes() for p in tree.rglob("*") if p.is_file()} == before
 
@@ -86,7 +91,7 @@ def test_tests_that_fail_unbroken_prove_nothing_and_are_refused(tree):
         mutate.main(["larger"], tree)
 
 
-@pytest.mark.parametrize("wrong", [["no_such"], ["--write", "larger"]])
+@pytest.mark.parametrize("wrong", [["no_such"], ["--write", "larger"]])  # the other way has no row yet
 def test_wrong_usage_is_refused_before_anything_runs(wrong, tree, capsys):
     with pytest.raises(SystemExit):
         mutate.main(wrong, tree)

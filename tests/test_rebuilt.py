@@ -101,6 +101,8 @@ def test_hand_worked_cases_hold_for_both():
         ([(0, 0.9), (0, 0.8), (1, 0.2), (1, 0.1)], 5 / 12, 0, 0, 0.1 - 1e-6, 1 / 2),
         # more reals than fakes: all called real is right 4 times of 5, and the oracle knows it
         ([(0, 0.1), (0, 0.6), (0, 0.7), (0, 0.8), (1, 0.65)], 1 / 3, 1 / 2, 2 / 5, 0.625, 4 / 5),
+        # a real at exactly 0.5 is called real
+        ([(0, 0.5), (1, 0.9)], 1, 1, 1, 0.7, 1),
     ]
     for found, ap, area, acc, at, best in cases:
         assert rebuilt.average_precision(found) == pytest.approx(ap) and rebuilt.auroc(found) == pytest.approx(area)
@@ -110,6 +112,8 @@ def test_hand_worked_cases_hold_for_both():
         m = library(y, s, at)
         assert (m["ap"], m["auroc"], m["acc"], m["acc_oracle"]) == pytest.approx((ap, area, acc, best))
         assert best_threshold(y, s) == pytest.approx(at)
+        for score in s:  # a score that equals the threshold is called real by both
+            assert library(y, s, score)["acc_val"] == pytest.approx(rebuilt.accuracy(found, score))
 
 
 @pytest.mark.parametrize("gone", [("val", 0), ("val", 1), ("test", 0)])
