@@ -3,6 +3,7 @@
 # make bench    env, then the timing ratios             make full   env, then every notebook, uncut
 # make lowest   tests with the oldest versions that pyproject.toml admits, in .venv-lowest
 # make soak     env, then what takes long: kills at random, 20,000 images, 100,000 names (SEED=N: other random points)
+# make mutate   env, then break the code on purpose, one way at a time: every break must fail a test
 # make clean    remove $(VENV), its kernelspec and caches; runs/ and the fetched weights stay
 #
 # make env PYTHON=python3.12 VENV=/elsewhere            another Python, another place
@@ -17,7 +18,7 @@ PIP_ARGS ?=
 PY       := $(VENV)/bin/python
 STAMP    := $(VENV)/.installed
 
-.PHONY: help env run test lowest lab bench full soak clean
+.PHONY: help env run test lowest lab bench full soak mutate clean
 .DEFAULT_GOAL := help
 
 help:
@@ -61,6 +62,9 @@ full: env
 
 soak: env
 	$(PY) tests/soak.py --seed $(SEED)
+
+mutate: env
+	$(PY) tests/mutate.py
 
 # The kernelspec outside is taken away only if it is this environment's own.
 clean:

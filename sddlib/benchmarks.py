@@ -83,3 +83,8 @@ def stand_against(reals: Iterable[str], fakes: Iterable[str]) -> dict[str, list[
     fakes = dict.fromkeys(fakes)
     against = {r: opposed(r, fakes) for r in reals}
     return {g: [r for r in against if g in against[r]] for g in fakes}
+
+
+def side_of(split: str) -> str:
+    """The side of a benchmark that a split lies on: `dev` shares validation's photographs."""
+    return "val" if split == "dev" else split

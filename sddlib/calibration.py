@@ -9,6 +9,7 @@ from scipy.optimize import minimize_scalar
 
 from . import SDDError
 from .intervals import chunks, photographs
+from .metrics import arrays, check_validation
 
 TEMPERATURES = (0.05, 20.0)  # where a temperature is looked for
 LEAST = 1e-15  # probabilities nearer to 0 or 1 are taken for this near: float64 holds no logit for 1
@@ -41,9 +42,16 @@ def nll(y: np.ndarray, z: np.ndarray, temperature: float = 1.0) -> float:
     return float(balanced(y, np.ones((1, len(y))))[0] @ (np.logaddexp(0, z) - y * z))
 
 
-def fit_temperature(y: np.ndarray, z: np.ndarray) -> float:
-    """The temperature T of sigmoid(z / T) with the lowest `nll` on validation labels y and logits z; one of TEMPERATURES where
-    it lies beyond them.
+def fit_temperature(rows: list[dict]) -> float:
+    """The `best_temperature` of validation rows, which have a label and a score; rows of another split are an error."""
+    check_validation(rows, "a temperature")
+    y, s = arrays(rows)
+    return best_temperature(y, logits(s))
+
+
+def best_temperature(y: np.ndarray, z: np.ndarray) -> float:
+    """The temperature T of sigmoid(z / T) with the lowest `nll` on labels y and logits z; one of TEMPERATURES where it lies
+    beyond them.
 
     Temperature scaling, Guo et al., ICML 2017, Sec. 4.2. It changes neither the order of scores nor the side of 0.5.
     """

@@ -186,7 +186,7 @@ def figures(args) -> int:
 
 def manifest(args) -> int:
     """Make a benchmark of two folders of your own, one of real and one of generated images: a manifest CSV with splits, and a
-    warning where the files alone tell the classes apart."""
+    warning where the files alone tell the classes apart. Pictures that look alike come into one split."""
     from .own_data import manifest_command
 
     return manifest_command(args.real, args.fake, args.out, args.unseen, not args.unpaired, args.workers)
@@ -196,7 +196,8 @@ def verify(args) -> int:
     """Count and decode every file of a benchmark, and say what is missing, broken, doubled or given away by the files alone.
 
     Exit code 0: whole; 1: a set is missing or has another number of files than published (its results would not be comparable),
-    or a file is empty, undecodable or mislabelled; 2: a mistake in the call. Duplicates and leaks are warnings.
+    or a file is empty, undecodable or mislabelled, or pictures of two splits look alike; 2: a mistake in the call. Duplicates
+    within a split and leaks are warnings.
     """
     from .verify_report import verify_command
 

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import SDDError
+from .benchmarks import side_of
 from .limits import CELLS, CSV, check_size
 from .pictures import IMAGE_SUFFIXES, decode, open_image, to_rgb  # noqa: F401  the last two for those who look here
 
@@ -89,9 +90,17 @@ def check_splits(samples: list[Sample], name) -> None:
     """Refuse a photograph that lies on both sides of training, validation and test. `dev` shares validation's."""
     where: dict[str, str] = {}
     for s in samples:
-        side = "val" if s.split == "dev" else s.split
+        side = side_of(s.split)
         if where.setdefault(s.photo, side) != side:
             raise SDDError(f"{name}: photograph {s.photo!r} is in {where[s.photo]} and in {side}; keep it in one split")
+
+
+def check_training(train: list[Sample], val: list[Sample]) -> None:
+    """Refuse training images of another split than train, and images of another than val to choose an epoch or a setting by."""
+    for samples, split, what in ((train, "train", "training"), (val, "val", "the choice of a checkpoint")):
+        if foreign := [s for s in samples if s.split != split]:
+            name = f"{foreign[0].path.name} is of split {foreign[0].split}"
+            raise SDDError(f"{what} takes images of split {split}, and {name}; leave out what is of another")
 
 
 def data_hash(samples: list[Sample]) -> str:

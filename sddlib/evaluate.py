@@ -9,7 +9,6 @@ from typing import TextIO
 import numpy as np
 import torch
 from PIL import Image
-from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -17,6 +16,7 @@ from . import SDDError
 from .benchmarks import stand_against
 from .data import Sample, cut, normalised, open_image, read_csv
 from .disk import replaced
+from .metrics import arrays, fit_threshold, metrics
 from .parallel import pick_device
 from .progress import progress
 
@@ -125,55 +125,6 @@ def read_scores(path: str | Path) -> list[dict]:
     return rows
 
 
-def arrays(rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
-    """(labels, scores) of the rows that have a score."""
-    kept = [(r["label"], r["score"]) for r in rows if r["score"] not in (None, "")]
-    return np.array([k[0] for k in kept], dtype=int), np.array([k[1] for k in kept], dtype=float)
-
-
-def fit_threshold(y: np.ndarray, s: np.ndarray) -> float:
-    """The score threshold with the highest balanced accuracy on validation; fake if score > threshold.
-
-    Candidates lie midway between neighbouring scores; of equally good ones the middle is taken.
-    """
-    if len(set(y.tolist())) < 2:
-        raise SDDError("a threshold needs validation scores of both classes; check the val split")
-    values = np.unique(s)
-    cuts = np.concatenate([[values[0] - 1e-6], (values[1:] + values[:-1]) / 2, [values[-1]]])
-    real, fake = np.sort(s[y == 0]), np.sort(s[y == 1])
-    balanced = np.searchsorted(real, cuts, "right") / len(real) + 1 - np.searchsorted(fake, cuts, "right") / len(fake)
-    best = np.flatnonzero(balanced >= balanced.max() - 1e-12)
-    return float(cuts[best[(len(best) - 1) // 2]])
-
-
-def oracle_accuracy(y: np.ndarray, s: np.ndarray) -> float:
-    """The accuracy at the threshold that is best for these very images: it needs their labels, so it is a bound, no result."""
-    cuts = np.append(-np.inf, np.unique(s))
-    real, fake = np.sort(s[y == 0]), np.sort(s[y == 1])
-    right = np.searchsorted(real, cuts, "right") + len(fake) - np.searchsorted(fake, cuts, "right")
-    return float(right.max() / len(y))
-
-
-def metrics(y: np.ndarray, s: np.ndarray, threshold: float) -> dict[str, float]:
-    """AP and AUROC with fake positive, accuracies at 0.5, at the validation threshold and at the oracle's, per class, and N."""
-    if len(set(y.tolist())) < 2:
-        raise SDDError("metrics need scored images of both classes; a set with one class has no AP or AUROC")
-    at, half = s > threshold, s > 0.5
-    return {
-        "ap": float(average_precision_score(y, s)),
-        "auroc": float(roc_auc_score(y, s)),
-        "acc": float((half == y).mean()),
-        "acc_val": float((at == y).mean()),
-        "acc_oracle": oracle_accuracy(y, s),
-        "real_acc_val": float((~at[y == 0]).mean()),
-        "fake_acc_val": float(at[y == 1].mean()),
-        "real_acc": float((~half[y == 0]).mean()),
-        "fake_acc": float(half[y == 1].mean()),
-        "n_real": int((y == 0).sum()),
-        "n_fake": int((y == 1).sum()),
-    }
-
-
 def by_generator(rows: list[dict], split: str = "test") -> dict[str, list[dict]]:
     """For each generator of the split, in file order: the reals it stands against (dev's are validation's), then its fakes."""
     names = dict.fromkeys(r["generator"] for r in rows if r["label"] == 1 and r["split"] == split)
@@ -205,7 +156,7 @@ def table(rows: list[dict], split: str = "test") -> tuple[list[dict], dict[str, 
     mean_acc_unseen (at the validation threshold), mean_acc05_unseen, min_ap_unseen, and ap_seen where there is one. Where
     training held every generator the names end in _seen.
     """
-    threshold = fit_threshold(*arrays([r for r in rows if r["split"] == "val"]))
+    threshold = fit_threshold([r for r in rows if r["split"] == "val"])
     seen = seen_generators(rows)
     lines = []
     for name, group in by_generator(rows, split).items():

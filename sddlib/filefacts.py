@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from . import SDDError
+from .near_duplicates import perceptual_hash
 from .pictures import check_regular, one_sentence, opened, to_rgb
 from .progress import progress
 
@@ -50,12 +51,14 @@ def jpeg_quality(table) -> int:
 
 
 def file_facts(path: str) -> dict:
-    """bytes, sha256 of the bytes, format, mode, width, height (as stored), quality (of JPEG), error ("" if it can be decoded).
+    """bytes, sha256 of the bytes, phash (what it looks like, `perceptual_hash`), format, mode, width, height (as stored),
+    quality (of JPEG), error ("" if it can be decoded).
 
     What is not known is None or "". Decoding is what `data.decode` does, so that a file without an error is one that training
     and scoring can read.
     """
-    facts = {"bytes": None, "sha256": "", "format": "", "mode": "", "width": None, "height": None, "quality": None, "error": ""}
+    facts = {"bytes": None, "sha256": "", "phash": "", "format": "", "mode": "", "width": None, "height": None}
+    facts |= {"quality": None, "error": ""}
     try:
         with one_sentence():
             check_regular(path)
@@ -67,7 +70,7 @@ def file_facts(path: str) -> dict:
                 facts |= {"format": raw.format, "mode": raw.mode, "width": raw.width, "height": raw.height}
                 if table := getattr(raw, "quantization", {}).get(0):
                     facts["quality"] = jpeg_quality(table)
-                to_rgb(raw)
+                facts["phash"] = perceptual_hash(to_rgb(raw))
     except SDDError as e:
         facts["error"] = str(e)
     return facts

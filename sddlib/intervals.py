@@ -5,7 +5,8 @@ from collections.abc import Callable, Hashable, Iterator
 import numpy as np
 
 from . import SDDError
-from .evaluate import arrays, by_generator, seen_generators
+from .evaluate import by_generator, seen_generators
+from .metrics import arrays
 from .progress import progress
 
 Interval = tuple[float, float, float]  # estimate, low, high

@@ -12,6 +12,7 @@ from .data import scan_paths
 from .evaluate import write_csv
 from .filefacts import cores, inspect_files
 from .leaks import leaks, telling
+from .near_duplicates import BITS, near_pairs
 from .profiles import ROOT, near
 from .verdicts import check_out, left_out, printable
 
@@ -66,11 +67,37 @@ def readable(rows: list[dict], facts: list[dict], say=print) -> list[dict]:
             kept.append(row | found)
         else:
             twice.append(f"{printable(row['path'])} = {printable(other['path'])}")
-    for title, lines in (("left out, unreadable", errors), ("left out, the same bytes as another file", twice)):
-        if lines:
-            say(f"{title}: {len(lines)}")
-            say("\n".join(f"  {line}" for line in lines[:SHOWN]))
+    list_some("left out, unreadable", errors, say)
+    list_some("left out, the same bytes as another file", twice, say)
     return kept
+
+
+def together(rows: list[dict], say=print) -> list[dict]:
+    """The rows, where pictures that look alike (a burst, a copy in another size or quality) show one photograph, so that they
+    come into one split; which do, and which are too flat to tell, is said. rows: with phash."""
+    pairs = near_pairs([r["phash"] for r in rows], [r["photo"] for r in rows])
+    leader = {r["photo"]: r["photo"] for r in rows}
+
+    def first(photo: str) -> str:
+        while leader[photo] != photo:
+            photo = leader[photo]
+        return photo
+
+    for i, j, _ in pairs:
+        one, other = sorted((first(rows[i]["photo"]), first(rows[j]["photo"])))
+        leader[other] = one
+    lines = [f"{printable(rows[i]['path'])} ~ {printable(rows[j]['path'])} ({d} of {BITS} bits differ)" for i, j, d in pairs]
+    list_some("pairs that look alike, kept in one split", lines, say)
+    flat = [printable(r["path"]) for r in rows if not r["phash"]]
+    list_some("too flat for a perceptual hash, so likenesses are not seen", flat, say)
+    return [r | {"photo": first(r["photo"])} for r in rows]
+
+
+def list_some(title: str, lines: list[str], say) -> None:
+    """Say a title with the number of lines and the first of them; nothing where there are none."""
+    if lines:
+        say(f"{title}: {len(lines)}")
+        say("\n".join(f"  {line}" for line in lines[:SHOWN]))
 
 
 def split(rows: list[dict], unseen: tuple[str, ...] = (), say=print) -> list[dict]:
@@ -152,7 +179,7 @@ def manifest_command(real: str, fake: str, out: str, unseen: list[str], paired: 
     if workers is not None and workers < 1:
         raise SDDError(f"--workers {workers} is no number of processes; use 1 or more")
     facts = inspect_files([str(r["path"]) for r in rows], workers or cores())
-    rows = split(readable(rows, facts), tuple(unseen))
+    rows = split(together(readable(rows, facts)), tuple(unseen))
     base = target.resolve().parent
     write_csv([r | {"path": Path(os.path.relpath(r["path"].resolve(), base)).as_posix()} for r in rows], target, COLUMNS)
     count = Counter((r["split"], r["generator"]) for r in rows)

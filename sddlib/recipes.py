@@ -24,8 +24,9 @@ from .crops import Crops
 from .data import Sample, data_hash
 from .detector import Detector, real_tokens
 from .disk import replaced_together
-from .evaluate import arrays, fit_threshold, metrics, score_samples
+from .evaluate import score_samples
 from .limits import TENSORS, check_size
+from .metrics import arrays, fit_threshold, metrics
 from .parallel import from_first, rank, wait
 from .presets import Preset
 from .profiles import read_json
@@ -210,6 +211,6 @@ def validation_facts(model: Stored, samples: list[Sample], root: Path, workers: 
     """For a checkpoint's JSON: the threshold fitted on the val split, and the metrics there, with LoRA merged as in scoring."""
     model.ready()
     val = [s for s in samples if s.split == "val"]
-    labels, scores = arrays(score_samples(model, val, root, workers=workers))
-    threshold = fit_threshold(labels, scores)
-    return {"threshold": threshold, "val": metrics(labels, scores, threshold)}
+    rows = score_samples(model, val, root, workers=workers)
+    threshold = fit_threshold(rows)
+    return {"threshold": threshold, "val": metrics(*arrays(rows), threshold)}

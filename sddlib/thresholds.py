@@ -5,8 +5,8 @@ from functools import partial
 import numpy as np
 
 from . import SDDError
-from .evaluate import arrays, fit_threshold
 from .intervals import Interval, interval, set_draws
+from .metrics import arrays, best_threshold, fit_threshold
 from .robustness import REAL, UNSEEN, families, unseen_families
 
 RULES = {
@@ -65,9 +65,9 @@ def share_interval(values: np.ndarray, rows: list[dict]) -> Interval:
 def threshold_rules(rows: list[dict], seen: set[str]) -> dict[str, float]:
     """Rule of RULES -> threshold, from native rows of validation and test; the last two need the labels of the test set's reals
     and unseen fakes, and are bounds."""
-    val = arrays([r for r in rows if r["split"] == "val"])
+    val = [r for r in rows if r["split"] == "val"]
     test = arrays([r for r in rows if r["split"] == "test" and r["generator"] not in seen])
-    found = (0.5, fit_threshold(*val), threshold_at_fpr(*val), threshold_at_tpr(*test), fit_threshold(*test))
+    found = (0.5, fit_threshold(val), threshold_at_fpr(*arrays(val)), threshold_at_tpr(*test), best_threshold(*test))
     return dict(zip(RULES, found, strict=True))
 
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Subset
 from . import SDDError
 from .backbone import Backbone
 from .crops import Crops, TwinBatches
-from .data import Sample, normalised
+from .data import Sample, check_training, normalised
 from .optim import TrainConfig, make_schedule, parameter_groups, trainable
 from .parallel import average_gradients, everyones, pick_device, rank, world
 from .perturb import Augment
@@ -45,6 +45,7 @@ class Training:
     ):
         if not train_samples or not val_samples:
             raise SDDError("training needs images in both the train and the val split; check the manifest's split column")
+        check_training(train_samples, val_samples)
         if config.batch > len(train_samples):
             raise SDDError(f"batch {config.batch} is larger than the {len(train_samples)} training images; lower it")
         self.model, self.config, self.samples, self.device = model, config, train_samples, pick_device()

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from .benchmarks import PROGAN_20, SYNRIS, UNIVFD, TestSet
+from .benchmarks import PROGAN_20, SYNRIS, UNIVFD, TestSet, side_of
 from .data import SPLITS
 from .filefacts import cores, inspect_files, misnamed
 from .layouts import Listing, Names, absent_classes, benchmark_root, half_sets, list_benchmark, reals_of
 from .leaks import leaks
+from .near_duplicates import alike, look_alikes
 from .places import SHARING
 
-COLUMNS = "path split set family label bytes sha256 format mode width height quality error problems".split()
+COLUMNS = "path split set family label bytes sha256 phash format mode width height quality error problems".split()
 CLASS = ("real", "fake")
 SHARED = {"+".join(s.name for s in sets): folder for folder, sets in SHARING.items()}  # reals' generator -> their folder
 
@@ -46,11 +47,13 @@ class Report:
     mislabelled: list[tuple[str, str]] = field(default_factory=list)
     duplicates: list[list[dict]] = field(default_factory=list)
     misnamed: list[tuple[str, str]] = field(default_factory=list)
+    look_alikes: list[str] = field(default_factory=list)
+    flat: list[str] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
-        """1 if the benchmark is not whole or has files that would spoil it, else 0; duplicates and leaks are warnings."""
-        return int(any((self.missing, self.differs, self.empty, self.undecodable, self.mislabelled)))
+        """1 if it is not whole or has files that would spoil it, else 0; leaks and duplicates within a split are warnings."""
+        return int(any((self.missing, self.differs, self.empty, self.undecodable, self.mislabelled, self.look_alikes)))
 
 
 def verify(path: str, layout: str, classes: Names = None, splits: Names = None, workers: int | None = None) -> Report:
@@ -77,6 +80,7 @@ def verify(path: str, layout: str, classes: Names = None, splits: Names = None, 
         report.unknown = list(dict.fromkeys(r["set"] for r in files if r["split"] == "test" and r["set"] not in known))
     find_bad_files(report, root)
     find_duplicates(report)
+    find_look_alikes(report)
     for split in SPLITS:
         for name, rows in tested_together(cells, split, layout).items():
             rows = [r for r in rows if not r["error"]]
@@ -165,6 +169,17 @@ def find_duplicates(report: Report) -> None:
             report.duplicates.append(group)
             for r in group:
                 r["problems"].append(f"duplicate of {group[r is group[0]]['path']}")
+
+
+def find_look_alikes(report: Report) -> None:
+    """Fill look_alikes, pictures on two sides of training, validation and test, and flat, files that could not be compared."""
+    if len({side_of(r["split"]) for r in report.files}) < 2:
+        return
+    for one, other, differ in look_alikes(report.files):
+        report.look_alikes.append(alike(one, other, differ))
+        for r, twin in ((one, other), (other, one)):
+            r["problems"].append(f"looks like {twin['path']} of split {twin['split']}")
+    report.flat = [r["path"] for r in report.files if not r["error"] and not r["phash"]]
 
 
 def tested_together(cells: dict, split: str, layout: str) -> dict[str, list[dict]]:

@@ -92,6 +92,7 @@ def notes(report: Report) -> list[str]:
         listed("duplicates, one by one", [" = ".join(r["path"] for r in g) for g in report.duplicates]),
         listed("warning: duplicates in more than one split", [" = ".join(r["path"] for r in g) for g in across]),
         listed("warning: names that say another container", [f"{path} {why}" for path, why in report.misnamed]),
+        listed("too flat for a perceptual hash, not compared across splits", report.flat),
     ]
 
 
@@ -103,6 +104,7 @@ def problems(report: Report) -> list[str]:
         listed("ZERO BYTES", [path for path, _ in report.empty]),
         listed("UNDECODABLE", [f"{path}: {why}" for path, why in report.undecodable]),
         listed("MISLABELLED", [f"{path}: {why}" for path, why in report.mislabelled]),
+        listed("LOOK ALIKE IN TWO SPLITS", report.look_alikes),
     ]
 
 
@@ -110,6 +112,7 @@ def verdict(report: Report) -> str:
     """One line: whole, or what is wrong."""
     kinds = {"missing": report.missing, "other numbers than published": report.differs, "zero-byte": report.empty}
     kinds |= {"undecodable": report.undecodable, "mislabelled": report.mislabelled}
+    kinds["alike in two splits"] = report.look_alikes
     wrong = ", ".join(f"{name} {len(found)}" for name, found in kinds.items() if found)
     return f"NOT WHOLE: {wrong}" if wrong else "whole: nothing is missing, every file can be decoded"
 

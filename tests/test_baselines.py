@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -226,6 +227,15 @@ def test_scores_are_the_same_alone_among_others_and_through_evaluate(kind, sampl
     rows = score_samples(model, samples["val"][:4], root, batch=3)
     assert [model.score(s.path) for s in samples["val"][:4]] == pytest.approx([r["score"] for r in rows], abs=1e-5)
     assert all(r["error"] == "" for r in rows)
+
+
+@each
+def test_none_chooses_its_settings_on_test_images_or_learns_from_validation(kind, samples):
+    test = [replace(s, split="test") for s in samples["val"]]
+    with pytest.raises(SDDError, match="the choice of a checkpoint takes images of split val"):
+        fitted(kind, {**samples, "val": test})
+    with pytest.raises(SDDError, match="training takes images of split train"):
+        fitted(kind, {**samples, "train": samples["train"] + samples["val"]})
 
 
 @each

@@ -7,6 +7,7 @@ from sddlib import SDDError
 from sddlib.calibration import (
     TEMPERATURES,
     balanced,
+    best_temperature,
     fit_temperature,
     logits,
     nll,
@@ -74,20 +75,31 @@ def test_classes_count_alike_however_many_images_they_have():
 @pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
 def test_temperature_of_stretched_logits_is_the_stretch(scale, rng):
     y, z = planted(rng, 20000)
-    assert fit_temperature(y, scale * z) == pytest.approx(scale, rel=0.06)
+    assert best_temperature(y, scale * z) == pytest.approx(scale, rel=0.06)
 
 
 def test_temperature_has_the_least_loss_of_its_range(rng):
     y, z = planted(rng, 200)
-    best = fit_temperature(y, z)
+    best = best_temperature(y, z)
     assert all(nll(y, z, best) <= nll(y, z, t) + 1e-9 for t in np.geomspace(*TEMPERATURES, 60))
 
 
 def test_temperature_of_separated_scores_is_the_lowest_and_of_inverted_ones_the_highest():
     y, z = np.array([0, 0, 1, 1]), np.array([-2.0, -1, 1, 2])
-    assert fit_temperature(y, z) == TEMPERATURES[0] and fit_temperature(y, -z) == TEMPERATURES[1]
+    assert best_temperature(y, z) == TEMPERATURES[0] and best_temperature(y, -z) == TEMPERATURES[1]
     with pytest.raises(SDDError, match="both classes"):
-        fit_temperature(y[:2], z[:2])
+        best_temperature(y[:2], z[:2])
+
+
+def test_a_temperature_is_fitted_on_validation_rows_alone(rng):
+    y, z = planted(rng, 100)
+    val = rows_of(sigmoid(z[y == 0]), {"old": sigmoid(z[y == 1])}, "val")
+    assert fit_temperature(val) == pytest.approx(best_temperature(y, z), rel=1e-4)
+    for split in ("train", "dev", "test"):
+        with pytest.raises(
+            SDDError, match=f"a temperature is fitted on validation alone, and {split}/camera/0 is of split {split}"
+        ):
+            fit_temperature(val + rows_of([0.5], {}, split))
 
 
 def test_loss_is_the_cross_entropy_and_does_not_depend_on_the_share_of_reals(rng):

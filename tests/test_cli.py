@@ -65,6 +65,10 @@ def test_a_name_that_is_no_text_is_printed_on_one_line(tmp_path):
     assert verdicts.printable("a\nb\udcff.png") == "a\\nb\\udcff.png"
 
 
+def test_a_score_at_the_threshold_is_called_real():
+    assert [verdicts.verdict(score, 0.5) for score in (0.4, 0.5, 0.6)] == ["real", "real", "fake"]
+
+
 def test_checkpoint_that_is_silent_on_its_errors_is_said_to_be():
     assert "does not say" in verdicts.error_rates({"val": {"n_real": 3}})
 

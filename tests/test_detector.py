@@ -17,6 +17,7 @@ from sddlib.data import decode, to_input
 from sddlib.detector import Detector
 from sddlib.embedded import sha256
 from sddlib.evaluate import score_paths
+from sddlib.losses import triplet_loss
 from sddlib.presets import get_preset
 from sddlib.weights import TINY, load_backbone
 
@@ -118,6 +119,13 @@ def test_paper_prints_what_the_paper_prints():
     with pytest.raises(SDDError, match="no field 'rank'"):
         get_preset("paper", rank=3)
     assert get_preset("paper").with_fields(**json.loads(json.dumps(p.as_dict()))) == p
+
+
+@pytest.mark.parametrize("margin", [0.5, 20.0])
+def test_margin_of_the_triplet_loss_is_the_presets(margin):
+    model, x, y = make(margin=margin), images(), torch.tensor([0, 1, 0, 1, 1, 0])
+    with torch.no_grad():
+        torch.testing.assert_close(model.loss(x, y)["tri"], triplet_loss(model(x).F_low, y, margin))
 
 
 def test_LoraLinear_is_the_same_encoder_with_a_head_on_the_CLS_token():

@@ -16,9 +16,7 @@ from sddlib.data import Sample, normalised, read_csv
 from sddlib.evaluate import (
     COLUMNS,
     by_generator,
-    fit_threshold,
     iter_scores,
-    metrics,
     read_scores,
     score_paths,
     score_samples,
@@ -27,6 +25,7 @@ from sddlib.evaluate import (
     write_csv,
 )
 from sddlib.intervals import bootstrap
+from sddlib.metrics import best_threshold, fit_threshold, metrics
 from sddlib.report import generator_table
 from sddlib.tables import accuracy_table
 
@@ -176,7 +175,7 @@ def test_metrics_agree_with_scikit_learn(seed):
 
 def test_constant_scores_are_chance():
     y, s = np.array([1, 0, 0, 1, 0]), np.full(5, 0.3)
-    m = metrics(y, s, fit_threshold(y, s))
+    m = metrics(y, s, best_threshold(y, s))
     assert m["auroc"] == 0.5 and m["ap"] == pytest.approx(0.4)
     assert {m["real_acc_val"], m["fake_acc_val"]} == {0.0, 1.0}  # all one class: balanced accuracy one half
 
@@ -187,7 +186,7 @@ def test_one_class_is_an_error_and_not_a_number(y):
     with pytest.raises(SDDError, match="both classes"):
         metrics(y, s, 0.5)
     with pytest.raises(SDDError, match="both classes"):
-        fit_threshold(y, s)
+        best_threshold(y, s)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -197,11 +196,11 @@ def test_threshold_has_the_best_balanced_accuracy_of_all(seed):
     s = np.round(rng.random(len(y)) + 0.3 * y, 1 if seed % 2 else 8)
     tried = itertools.chain([-1.0], np.linspace(-0.1, 1.5, 400), s)
     best = max(balanced_accuracy_score(y, s > t) for t in tried)
-    assert balanced_accuracy_score(y, s > fit_threshold(y, s)) == pytest.approx(best)
+    assert balanced_accuracy_score(y, s > best_threshold(y, s)) == pytest.approx(best)
 
 
 def test_threshold_of_separated_classes_lies_midway():
-    assert fit_threshold(np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.6, 0.9])) == pytest.approx(0.4)
+    assert best_threshold(np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.6, 0.9])) == pytest.approx(0.4)
 
 
 # --- tables
@@ -260,7 +259,8 @@ def test_table_is_metrics_a_generator_and_means_over_the_unseen_ones():
     r = rows()
     lines, summary = table(r)
     val = pick(r, split="val")
-    threshold = fit_threshold(np.array([x["label"] for x in val]), np.array([x["score"] for x in val]))
+    threshold = fit_threshold(val)
+    assert threshold == best_threshold(np.array([x["label"] for x in val]), np.array([x["score"] for x in val]))
     assert summary["threshold"] == threshold
     for line, group in zip(lines, by_generator(r).values(), strict=True):
         expected = metrics(np.array([x["label"] for x in group]), np.array([x["score"] for x in group]), threshold)
@@ -281,6 +281,17 @@ def test_threshold_comes_from_validation_only():
     assert table(test)[1]["threshold"] == before
     val = [{**x, "score": x["score"] / 2} if x["split"] == "val" else x for x in r]
     assert table(val)[1]["threshold"] == pytest.approx(before / 2)
+
+
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_a_threshold_of_other_rows_than_validations_is_refused(split):
+    val = pick(rows(), split="val")
+    wrong = [*val, {**val[0], "split": split, "path": "x/7.png"}]
+    with pytest.raises(
+        SDDError, match=f"threshold is fitted on validation alone, and x/7.png is of split {split}; give the rows"
+    ):
+        fit_threshold(wrong)
+    assert fit_threshold([*val, {**val[0], "score": None}]) == fit_threshold(val)
 
 
 def test_row_with_an_error_counts_nowhere():

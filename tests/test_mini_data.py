@@ -6,12 +6,13 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 
-import imagehash
 import numpy as np
 import pytest
 from PIL import Image
 
 from sddlib import audit
+from sddlib.filefacts import inspect_files
+from sddlib.near_duplicates import DISTANCE, look_alikes, refuse_look_alikes
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 sys.path.insert(0, str(DATA))
@@ -105,12 +106,20 @@ def test_each_test_generator_uses_two_crops_of_every_test_photograph(rows):
 
 
 def test_no_picture_looks_like_one_of_another_split(samples):
-    reals = [s for s in samples if s.label == 0]
-    hashes = np.stack([imagehash.phash(Image.open(s.path), hash_size=16).hash.ravel() for s in reals])
-    split = np.array([s.split for s in reals])
-    distance = (hashes[:, None] != hashes[None]).sum(-1)
-    other = split[:, None] != split[None]
-    assert distance[other].min() > 40, "two crops of different splits are nearly the same picture"
+    """Fakes too. Different photographs are much further apart than a regeneration is from its photograph."""
+    facts = inspect_files([str(s.path) for s in samples], 1)
+    found = [{"path": s.path, "split": s.split, **f} for s, f in zip(samples, facts, strict=True)]
+    assert all(r["phash"] for r in found) and look_alikes(found) == []
+    refuse_look_alikes(found, "manifest.csv")
+    codes = np.frombuffer(bytes.fromhex("".join(r["phash"] for r in found)), np.uint8).reshape(len(found), -1)
+    bits = np.unpackbits(codes, axis=1).astype(np.float32)
+    apart = bits @ (1 - bits).T
+    apart += apart.T
+    photo = np.array([s.photo for s in samples])
+    assert apart[photo[:, None] != photo[None]].min() > 2 * DISTANCE
+    real = {s.path.name: i for i, s in enumerate(samples) if s.label == 0}
+    regenerated = [apart[i, real[s.path.name]] for i, s in enumerate(samples) if s.label]
+    assert np.mean(np.array(regenerated) <= DISTANCE) > 0.97
 
 
 def test_fakes_stay_close_to_their_photograph(samples):

@@ -12,7 +12,7 @@ from PIL import Image
 from sddlib import SDDError
 from sddlib import __main__ as cli
 from sddlib.data import read_manifest
-from sddlib.own_data import LEAST, collect, readable, split
+from sddlib.own_data import LEAST, collect, readable, split, together
 
 
 def picture(path, shade: int = 0, size=(72, 72)) -> None:
@@ -106,6 +106,35 @@ def test_unreadable_and_doubled_files_are_left_out_and_named():
     assert [r["path"] for r in readable(made, facts, said.append)] == ["gan/gan0.png"]
     text = "\n".join(said)
     assert "unreadable: 1\n  gan/gan1.png: zero bytes" in text and "gan/gan2.png = gan/gan0.png" in text
+
+
+def test_pictures_that_look_alike_come_into_one_split_and_are_named(folders, capsys):
+    """Every photograph again under another name, smaller and as JPEG; one, regenerated, among the fakes; and a blank."""
+    for i in range(40):
+        with Image.open(folders / "photos" / f"holiday{i}.png") as image:
+            image.resize((64, 64), Image.LANCZOS).save(folders / "photos" / f"copy{i}.jpg", quality=95)
+            if not i:
+                image.point(lambda v: min(255, v + 20)).save(folders / "made" / "gan" / "seaside.png")
+    Image.new("RGB", (72, 72), (200, 200, 200)).save(folders / "made" / "gan" / "blank.png")
+    assert make(folders) == 0
+    found = {s.path.stem: s for s in read_manifest(folders / "my.csv")}
+    for i in range(40):
+        one, other = found[f"holiday{i}"], found[f"copy{i}"]
+        assert (one.split, one.photo) == (other.split, other.photo)
+    assert found["seaside"].photo == found["holiday0"].photo and len({s.photo for s in found.values()}) == 40 + 40 + 1
+    said = capsys.readouterr().out
+    assert "pairs that look alike, kept in one split: 42\n" in said and "of 256 bits differ)" in said
+    (line,) = [
+        a for a, b in zip(said.splitlines()[1:], said.splitlines(), strict=False) if "too flat for a perceptual hash" in b
+    ]
+    assert line.strip().endswith("blank.png")
+
+
+def test_likeness_goes_from_one_to_the_next():
+    """a ~ b and b ~ c are one photograph, though a and c are further apart."""
+    zeros = 64 * "0"
+    made = [{**r, "phash": h} for r, h in zip(rows(4), (zeros, "ff" + zeros[2:], "fffff" + zeros[5:], 64 * "f"), strict=True)]
+    assert [r["photo"] for r in together(made, lambda _: None)] == ["gan0", "gan0", "gan0", "gan3"]
 
 
 def test_the_same_file_in_both_folders_is_refused(folders, capsys):

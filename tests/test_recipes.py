@@ -1,6 +1,7 @@
 """What notebooks hand to each other: whole photographs, banks and models that are made once and never mixed up."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,6 +53,35 @@ def test_bank_is_the_same_from_its_file_and_refused_for_other_settings(samples, 
     assert torch.equal(loaded.f_s, bank.f_s) and np.array_equal(loaded.index, bank.index) and loaded.empty == bank.empty
     assert recipes.load_bank(path, settings | {"seed": 1}) is None
     assert recipes.load_bank(tmp_path / "none.safetensors", settings) is None
+
+
+def test_a_bank_is_drawn_from_training_reals_whatever_else_a_benchmark_holds(samples):
+    """Fakes, validation and test change neither the bank nor what is said of where it came from."""
+    reals = recipes.training_reals(samples)
+    assert len(reals) < len(samples) and all(s.split == "train" and s.label == 0 for s in reals)
+    whole, alone = (recipes.sample_bank(recipes.encoder(SOURCE, PRESET.norm), part, PRESET, 0) for part in (samples, reals))
+    assert torch.equal(whole.f_s, alone.f_s) and np.array_equal(whole.index, alone.index)
+    assert recipes.bank_settings(samples, PRESET, 0, SOURCE) == recipes.bank_settings(reals, PRESET, 0, SOURCE)
+    with pytest.raises(SDDError, match="training reals and there are none"):
+        recipes.sample_bank(recipes.encoder(SOURCE, PRESET.norm), [s for s in samples if s not in reals], PRESET, 0)
+
+
+def test_a_bank_file_of_another_benchmark_is_not_taken(samples, tmp_path, capsys):
+    """Other images, the same images of other photographs, and test images that a file of the same name holds."""
+    bank = recipes.sample_bank(recipes.encoder(SOURCE, PRESET.norm), samples, PRESET, 0)
+    path, mine = tmp_path / "bank.safetensors", recipes.bank_settings(samples, PRESET, 0, SOURCE)
+    tested = [replace(s, split="train") for s in samples if s.split == "test" and s.label == 0]
+    others = {"images": tested, "photos": [replace(s, photo=f"x{s.photo}") for s in samples]}
+    others["data"] = [replace(s, path=s.path.with_name(f"x{s.path.name}")) for s in samples]
+    for named, other in others.items():
+        recipes.save_bank(bank, path, recipes.bank_settings(other, PRESET, 0, SOURCE), other, ROOT / "data")
+        capsys.readouterr()
+        assert recipes.load_bank(path, mine) is None, named
+        assert "bank.safetensors: was made with another" in capsys.readouterr().out
+        again = recipes.shared_bank(
+            tmp_path / named, recipes.encoder(SOURCE, PRESET.norm), samples, PRESET, 0, SOURCE, ROOT / "data"
+        )
+        assert torch.equal(again.f_s, bank.f_s)
 
 
 def test_trainings_with_one_bank_share_its_file_and_others_have_their_own(samples, tmp_path, monkeypatch):

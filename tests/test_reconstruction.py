@@ -189,6 +189,13 @@ def test_width_that_heads_cannot_share_is_refused_in_one_sentence():
         Reconstruction(D, 20, 6)
 
 
+def test_cls_in_front_is_left_out_of_the_map():
+    """The release rebuilds CLS too; the map is that of the patches."""
+    tokens = torch.arange(10.0)[None, :, None].expand(1, 10, D)  # CLS is 0, patch i is i + 1
+    D_s = difference_map(tokens, torch.zeros(1, 10, D))
+    assert torch.equal(D_s[0, 0], torch.arange(1.0, 10).view(3, 3))
+
+
 def test_D_s_is_the_absolute_difference_with_token_i_at_row_and_column_of_the_picture():
     g = 3
     V_H = torch.zeros(2, g * g, D)

@@ -3,6 +3,7 @@
 import os
 import signal
 from pathlib import Path
+from pickle import UnpicklingError
 
 import easy
 import pytest
@@ -192,6 +193,25 @@ def test_one_changed_byte_is_seen(tmp_path):
     data[len(data) // 2] ^= 1
     states.files()[0].write_bytes(data)
     assert states.load() is None
+
+
+class Trap:
+    """Unpickling this writes a file."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_nothing_in_a_state_runs(tmp_path):
+    """Its checksum says that it is whole, not who wrote it."""
+    states = States(tmp_path / "s", "key", 0.0, quiet)
+    states.save(1, {"w": Trap(tmp_path / "sprung")})
+    with pytest.raises(UnpicklingError):
+        states.load()
+    assert not (tmp_path / "sprung").exists()
 
 
 def test_states_of_another_training_are_not_taken_and_do_not_displace_new_ones(samples, tmp_path):

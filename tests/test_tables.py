@@ -9,8 +9,9 @@ from sklearn.metrics import roc_auc_score
 
 from sddlib import SDDError
 from sddlib.benchmarks import SYNRIS, UNIVFD
-from sddlib.evaluate import oracle_accuracy, table
+from sddlib.evaluate import table
 from sddlib.intervals import WEIGHTED, chunks, interval, photograph_draws, set_draws, weighted_acc, weighted_auroc
+from sddlib.metrics import oracle_accuracy
 from sddlib.paper import correct_images
 from sddlib.report import threshold_table
 from sddlib.tables import accuracy_table, common_sets, equalised_table, family_table, methods_table, paper_table

@@ -1,5 +1,7 @@
 """Training: it learns, repeats itself bit for bit, hands back its best epoch, and refuses what cannot be trained."""
 
+from dataclasses import replace
+
 import easy
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from sddlib.detector import Detector
 from sddlib.optim import TRAINING, TrainConfig, parameter_groups, trainable
 from sddlib.presets import get_preset
 from sddlib.randomness import seed_everything
-from sddlib.training import validate
+from sddlib.training import Training, validate
 from sddlib.weights import load_backbone
 
 PRESET = get_preset("paper", M=10, width=32, heads=4, channels=(4, 6, 8), F_low=12, lora_dropout=0.1)
@@ -72,6 +74,31 @@ def test_training_is_repeatable_bit_for_bit_for_a_seed(samples):
     assert history == same
     assert all(torch.equal(one[k], again[k]) for k in one)
     assert not torch.equal(one["head.weight"], other["head.weight"])
+
+
+def test_each_seed_has_its_own_order_of_batches(samples):
+    """Its own crops are not enough: which images share a batch changes triplets and batch statistics."""
+    orders = [
+        [list(b) for b in Training(detector(), samples["train"], samples["val"], TrainConfig(batch=8, seed=s), 64).batches]
+        for s in (0, 0, 1)
+    ]
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(samples, monkeypatch):
+    """Of the mean over its images; AdamW alone would hide a factor."""
+    found = {}
+    for parts in (1, 2, 4):
+        seed_everything(0)
+        model = LoraLinear(Backbone(load_backbone("tiny", "random"), 64), PRESET.with_fields(lora_dropout=0.0))
+        work = Training(model, samples["train"], samples["val"], TrainConfig(batch=8, accumulate=parts, schedule="plateau"), 64)
+        monkeypatch.setattr(work.optimizer, "step", lambda: None)
+        model.train()
+        work.do_step([batch for batch, _ in zip(work.loader, range(parts), strict=False)])
+        found[parts] = model.head.weight.grad.clone()
+    assert found[1].abs().max() > 1e-3
+    torch.testing.assert_close(found[2], found[1])
+    torch.testing.assert_close(found[4], found[1])
 
 
 def test_workers_change_nothing(samples):
@@ -203,6 +230,22 @@ def test_what_cannot_be_trained_is_refused(samples):
             run(detector(), {**samples, missing: []})
     with pytest.raises(SDDError, match="batch 25 is larger than the 24 training images"):
         run(detector(), samples, batch=25)
+
+
+@pytest.mark.parametrize("part, what", [("train", "training"), ("val", "the choice of a checkpoint")])
+def test_nothing_is_trained_or_chosen_on_images_of_another_split(part, what, samples):
+    """One such image among many is enough, and is named."""
+    model = detector()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    probe = LinearProbe(Backbone(load_backbone("tiny", "random"), 64), PRESET)
+    for split in {"train", "val", "dev", "test"} - {part}:
+        wrong = {**samples, part: [*samples[part][:-1], replace(samples[part][-1], split=split)]}
+        said = f"{what} takes images of split {part}, and {samples[part][-1].path.name} is of split {split}; leave out"
+        with pytest.raises(SDDError, match=said):
+            run(model, wrong)
+        with pytest.raises(SDDError, match=said):
+            probe.fit(wrong["train"], wrong["val"], 64)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
 class Broken(Script):

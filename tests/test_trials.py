@@ -18,8 +18,8 @@ from sddlib.baselines import trials as module
 from sddlib.baselines.standing import beside_paper, cost_table, paper_means, ranking_table, same_order, standing, title
 from sddlib.baselines.trials import Trials, check_kinds, keep_run, profile_trials, read_trials, sweep, write_scores
 from sddlib.data import read_csv
-from sddlib.evaluate import arrays, fit_threshold
 from sddlib.fitting import PRACTICAL, read_job
+from sddlib.metrics import fit_threshold
 from sddlib.profiles import ROOT, all_parameters, read_json
 from sddlib.recipes import load_scorer
 from sddlib.report import NAMES
@@ -221,7 +221,7 @@ def test_kept_scores_are_of_this_benchmark_and_give_the_kept_thresholds():
     scored = {(kind, seed): run[kind] for seed, run in enumerate(runs) for kind in run}
     assert set(scored) == set(facts)
     for key, rows in scored.items():
-        fitted = fit_threshold(*arrays([r for r in rows if r["split"] == "val"]))
+        fitted = fit_threshold([r for r in rows if r["split"] == "val"])
         assert fitted == pytest.approx(facts[key]["threshold"], abs=1e-3), key
 
 

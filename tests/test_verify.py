@@ -242,13 +242,13 @@ def test_a_file_of_a_manifest_that_is_not_there_is_listed(tmp_path, capsys):
     assert code == 1 and lines(text, "UNDECODABLE") == ["gone.png: no such file"]
 
 
-def test_duplicates_are_a_warning_that_says_where_and_across_splits(copy, small, capsys):
+def test_duplicates_are_a_warning_that_says_where_and_across_splits_an_error(copy, small, capsys):
     test = copy / "test"
     shutil.copy(test / "crn" / "0_real" / "1.PNG", test / "imle" / "0_real" / "1.PNG")
     shutil.copy(test / "san" / "1_fake" / "1.PNG", test / "san" / "1_fake" / "0.crop.png")
     shutil.copy(copy / "train" / "progan" / "car" / "0_real" / "1.PNG", test / "biggan" / "0_real" / "1.PNG")
     code, text = call(capsys, copy)
-    assert code == 0 and lines(text, "duplicates (files of the same bytes), by where they lie") == [
+    assert code == 1 and lines(text, "duplicates (files of the same bytes), by where they lie") == [
         "test biggan = train progan: 1",
         "test san: 1",
         "test crn = test imle: 1",
@@ -256,6 +256,33 @@ def test_duplicates_are_a_warning_that_says_where_and_across_splits(copy, small,
     across = "train/progan/car/0_real/1.PNG = test/biggan/0_real/1.PNG"
     assert lines(text, "warning: duplicates in more than one split") == [across]
     assert "test/san/1_fake/0.crop.png = test/san/1_fake/1.PNG" in lines(text, "duplicates, one by one")
+    (pair,) = lines(text, "LOOK ALIKE IN TWO SPLITS")
+    assert pair.startswith("train/progan/car/0_real/1.PNG (train) and test/biggan/0_real/1.PNG (test), 0 of 256 bits")
+
+
+def test_pictures_of_two_splits_that_look_alike_are_an_error_and_flat_ones_are_said(tmp_path, capsys):
+    """A training picture tested in another size and container; the same in dev and val is none."""
+    for split in ("train", "val", "dev", "test"):
+        for kind in ("0_real", "1_fake")[split == "dev" :]:
+            for i in range(2):
+                picture(tmp_path / split / "gan" / kind / f"{i}.png", (64, 64))
+    assert call(capsys, tmp_path, "folder")[0] == 0
+    for start, end in (
+        ("train/gan/0_real/0.png", "test/gan/0_real/copy.jpg"),
+        ("val/gan/1_fake/0.png", "dev/gan/1_fake/copy.png"),
+    ):
+        with Image.open(tmp_path / start) as image:
+            image.resize((128, 128), Image.BICUBIC).save(tmp_path / end)
+    Image.new("RGB", (64, 64), (9, 9, 9)).save(tmp_path / "test" / "gan" / "0_real" / "blank.png")
+    code, text = call(capsys, tmp_path, "folder", "--csv", tmp_path / "files.csv")
+    assert code == 1 and text.strip().endswith("NOT WHOLE: alike in two splits 1")
+    (pair,) = lines(text, "LOOK ALIKE IN TWO SPLITS")
+    assert pair.startswith("train/gan/0_real/0.png (train) and test/gan/0_real/copy.jpg (test), ")
+    assert lines(text, "too flat for a perceptual hash, not compared across splits") == ["test/gan/0_real/blank.png"]
+    rows = {r["path"]: r for r in csv.DictReader((tmp_path / "files.csv").open(newline=""))}
+    assert rows["test/gan/0_real/copy.jpg"]["problems"] == "looks like train/gan/0_real/0.png of split train"
+    assert len(rows["train/gan/0_real/0.png"]["phash"]) == 64 and not rows["test/gan/0_real/blank.png"]["phash"]
+    assert call(capsys, tmp_path, "folder", "--splits", "test")[0] == 0
 
 
 def test_shared_reals_are_no_duplicates(tree):

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from ..backbone import Backbone
 from ..crops import Crops
-from ..data import Sample
+from ..data import Sample, check_training
 from ..parallel import pick_device
 from ..perturb import Augment
 from ..presets import Preset
@@ -75,6 +75,7 @@ class LinearProbe(Scorer):
         The crops are those a trained detector sees in its first epochs with the same seed. resize, augment, workers, keep: as
         in a TrainConfig. Returns what was chosen.
         """
+        check_training(train, val)
         looks = {"resize": resize, "augment": Augment(blur_prob=augment, jpeg_prob=augment)}
         crops, sets = Crops(train, size, train=True, seed=seed, keep=keep, **looks), []
         for crops.epoch in range(views):

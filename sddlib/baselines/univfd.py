@@ -14,6 +14,7 @@ from .. import SDDError
 from ..backbone import Backbone
 from ..concepts import embed
 from ..crops import Crops
+from ..data import check_training
 from ..parallel import pick_device
 from ..perturb import Augment
 from ..weights import load_backbone
@@ -52,6 +53,7 @@ class UnivFD(Baseline):
 
     def fit(self, train_set, val_set, config, log=print, states=None) -> dict:
         """The L2 penalty is chosen on validation. Of the config it reads seed, resize, augment and keep."""
+        check_training(train_set, val_set)
         looks = {"resize": config.resize, "augment": Augment(blur_prob=config.augment, jpeg_prob=config.augment)}
         crops, found = Crops(train_set, self.image_size, train=True, seed=config.seed, keep=config.keep, **looks), []
         self.to(pick_device()).eval()
