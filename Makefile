@@ -48,8 +48,15 @@ run: env
 test: env
 	$(PY) -m pytest
 
-lowest:
-	@$(MAKE) test VENV=.venv-lowest PIP_ARGS="$(PIP_ARGS) -c tests/lowest.txt"
+lowest: .venv-lowest/.installed
+	@.venv-lowest/bin/python -m sddlib env
+	.venv-lowest/bin/python -m pytest
+
+.venv-lowest/.installed: pyproject.toml tests/lowest.txt
+	@$(PYTHON) -m venv .venv-lowest
+	@.venv-lowest/bin/python -m pip install --disable-pip-version-check $(PIP_ARGS) -c tests/lowest.txt -e '.[notebooks,test]'
+	@.venv-lowest/bin/python -m ipykernel install --prefix .venv-lowest --name sddlib --display-name "Python (sddlib, lowest)"
+	@touch "$@"
 
 lab: env
 	$(PY) -m jupyterlab notebooks

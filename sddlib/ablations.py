@@ -134,10 +134,15 @@ class Store:
             known[column] = ["" if r["score"] is None else repr(r["score"]) for r in rows]
         columns = ["path", *known]
         lines = zip(paths, *known.values(), strict=True)
-        with replaced(self.csv) as part:
-            write_csv([dict(zip(columns, line, strict=True)) for line in lines], part, columns)
-            write_json(self.json, {n: f for n, f in self.facts().items() if n != name})
-        write_json(self.json, self.facts() | {name: facts})
+        earlier = self.facts()
+        try:
+            with replaced(self.csv) as part:
+                write_csv([dict(zip(columns, line, strict=True)) for line in lines], part, columns)
+                write_json(self.json, {n: f for n, f in earlier.items() if n != name})
+        except OSError:  # the earlier scores are still there, and so what is known of them
+            write_json(self.json, earlier)
+            raise
+        write_json(self.json, earlier | {name: facts})
 
     def runs(self, manifest: Path, limit: int) -> dict[str, list[dict]]:
         """Column -> rows as `evaluate.read_scores` gives them; label, generator and photograph come from the manifest."""

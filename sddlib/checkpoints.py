@@ -112,7 +112,7 @@ def _is_script(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any("/code/" in name or name.endswith("/constants.pkl") for name in archive.namelist())
-    except zipfile.BadZipFile:  # none, or a damaged one
+    except (zipfile.BadZipFile, NotImplementedError, ValueError):  # none, or a damaged one
         return False
 
 

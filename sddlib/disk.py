@@ -42,22 +42,34 @@ def replaced(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def held_alone(lock: Path, said: str) -> Iterator[None]:
-    """While inside, no other process gets in here with the same `lock`, a file that is gone afterwards; SDDError(said) if one
-    is. A lock of the operating system, which frees it when its process ends in whatever way."""
+def alone(lock: Path) -> Iterator[bool]:
+    """True while no other process gets in here with the same `lock`, a file that is gone afterwards; False if one is in. A lock
+    of the operating system, which frees it when its process ends in whatever way."""
     from filelock import FileLock, Timeout
 
     held = FileLock(lock)
     try:
         held.acquire(timeout=0)
     except Timeout:
-        raise SDDError(said) from None
+        yield False
+        return
+    except NotImplementedError:
+        raise SDDError(f"{lock.parent} lies on a file system without locks; name a folder on another disk") from None
     try:
-        yield
+        yield True
     finally:
         with suppress(OSError):  # Windows keeps a file that is open, and takes this one away itself
             lock.unlink()
         held.release()
+
+
+@contextmanager
+def held_alone(lock: Path, said: str) -> Iterator[None]:
+    """`alone`, or SDDError(said) while another process is."""
+    with alone(lock) as mine:
+        if not mine:
+            raise SDDError(said)
+        yield
 
 
 @contextmanager

@@ -96,6 +96,8 @@ def _sections(path: Path) -> dict:
         raise SDDError(f"grid {path} is missing; give a YAML file such as notebooks/grids/seeds.yaml")
     try:
         sections = read_yaml(path)
+    except SDDError:
+        raise
     except (YAMLError, ValueError, RecursionError) as e:
         raise SDDError(f"grid {path.name} is not valid YAML: {' '.join(str(e).split())}") from None
     if not isinstance(sections, dict):

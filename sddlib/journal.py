@@ -24,12 +24,19 @@ OTHER = {  # what scores depend on -> what a journal of other ones is said to be
 
 
 def head_of(checkpoint: str, batch: int, files: list[Path], machine: str) -> dict:
-    """The first line of a journal. checkpoint: sha256; machine: what may move last digits only, so that it is said, no more.
+    """The first line of a journal. checkpoint: `about_hash`; machine: what may move last digits only, so it is
+    said, no more.
 
     The threshold is not in it: verdicts are made of the scores when all are there.
     """
     facts = {"journal": NAME, "checkpoint": checkpoint, "batch": batch, "files": files_hash(files)}
     return facts | {"version": __version__, "count": len(files), "machine": machine}
+
+
+def about_hash(about: dict) -> str:
+    """sha256 over what a checkpoint's JSON says, that of its tensors among it, but for the threshold."""
+    facts = {k: v for k, v in about.items() if k != "threshold"}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def files_hash(files: list[Path]) -> str:

@@ -53,7 +53,7 @@ def claim_for_all(folder: Path, held: ExitStack) -> None:
     if rank() == 0:
         try:
             held.enter_context(claimed(folder))
-        except SDDError as e:
+        except (SDDError, OSError) as e:  # the others wait for an answer
             refused = str(e)
     if refused := from_first(refused):
         raise SDDError(refused)

@@ -28,7 +28,7 @@ def check_size(path: str | Path, limit: int) -> None:
         raise SDDError(f"{path} is no regular file; name another")
     if found.st_size > limit:
         raise SDDError(
-            f"{path} has {found.st_size / MIB:.0f} MiB, and of such a file at most {limit // MIB} are read; name another"
+            f"{path} has {found.st_size / MIB:.1f} MiB, and of such a file at most {limit // MIB} are read; name another"
         )
 
 

@@ -47,11 +47,12 @@ def perceptual_hash(picture: Image.Image) -> str:
 
 
 def near_pairs(hashes: list[str], sides: Iterable[Hashable], distance: int = DISTANCE) -> list[tuple[int, int, int]]:
-    """(i, j, differing bits), i < j, of all hashes on different sides that differ in at most `distance` bits; of equal hashes
-    on one side the first stands for all, and "" looks like nothing.
+    """(i, j, differing bits), i < j, of hashes on different sides that differ in at most `distance` bits: as many of these
+    pairs as join all that look alike, and none between two that others join already (a burst of n pictures is n - 1 pairs, not
+    n * n / 2). Of equal hashes on one side the first stands for all, and "" looks like nothing.
 
-    Exact, and not by comparing all with all: of the BANDS bands of two such hashes one at least differs in no more than
-    distance // BANDS bits (pigeonhole principle), so only hashes are compared of which one band is equal but for so many bits.
+    None is missed, and not by comparing all with all: of the BANDS bands of two such hashes one at least differs in no more
+    than distance // BANDS bits (pigeonhole principle), so only hashes are compared of which one band is equal but for so many.
     """
     if not 0 <= distance < BITS:
         raise SDDError(f"perceptual hashes of {BITS} bits cannot be compared at distance {distance}; use 0 to {BITS - 1}")
@@ -64,16 +65,32 @@ def near_pairs(hashes: list[str], sides: Iterable[Hashable], distance: int = DIS
         return []
     where, side = np.array([*first.values()]), np.array([s for s, _ in first])
     codes = np.frombuffer(bytes.fromhex("".join(h for _, h in first)), np.uint16).reshape(-1, BANDS)
-    near = {}
+    near, leader = [], np.arange(len(codes))  # of the group that a hash has been joined to
     for band, spared in product(range(BANDS), combinations(range(BITS // BANDS), distance // BANDS)):
         for a, b in sharing(codes[:, band] & ~np.uint16(sum(1 << k for k in spared))):
-            apart = side[a] != side[b]
+            apart = (side[a] != side[b]) & (leader[a] != leader[b])
             a, b = a[apart], b[apart]
             differ = ONES[codes[a] ^ codes[b]].sum(1)
             close = differ <= distance
-            pairs = np.sort(np.stack([where[a[close]], where[b[close]]], 1), 1).tolist()
-            near |= {(i, j): d for (i, j), d in zip(pairs, differ[close].tolist(), strict=True)}
-    return sorted((i, j, d) for (i, j), d in near.items())
+            near += join(leader, a[close], b[close], differ[close])
+    return sorted((*sorted((int(where[a]), int(where[b]))), d) for a, b, d in near)
+
+
+def join(leader: np.ndarray, a: np.ndarray, b: np.ndarray, differ: np.ndarray) -> list[tuple[int, int, int]]:
+    """Join the groups of a[k] and b[k] in `leader`, the first of each one's group; returns the pairs that joined two."""
+    found = []
+    for i, j, d in zip(a.tolist(), b.tolist(), differ.tolist(), strict=True):
+        one, other = i, j
+        while leader[one] != one:
+            one = leader[one]
+        while leader[other] != other:
+            other = leader[other]
+        if one != other:
+            leader[max(one, other)] = min(one, other)
+            found.append((i, j, d))
+    while (leader[leader] != leader).any():
+        leader[:] = leader[leader]
+    return found
 
 
 def sharing(keys: np.ndarray) -> Iterable[tuple[np.ndarray, np.ndarray]]:
@@ -104,5 +121,5 @@ def refuse_look_alikes(rows: list[dict], name) -> None:
     """An error that names two pictures of this benchmark that look alike on two sides, if there are any. rows: as in
     `look_alikes`, with path."""
     if found := look_alikes(rows):
-        more = f" ({len(found) - 1} more pairs)" if len(found) > 1 else ""
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise SDDError(f"{name}: two splits hold pictures that look alike: {alike(*found[0])}{more}; keep them in one split")

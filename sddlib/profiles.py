@@ -134,6 +134,8 @@ def read_profile(profile: str) -> dict[str, dict]:
         )
     try:
         sections = read_yaml(path) or {}
+    except SDDError:
+        raise
     except (YAMLError, ValueError, RecursionError) as e:
         raise SDDError(f"profile {path.name} is not valid YAML: {' '.join(str(e).split())}") from None
     if not isinstance(sections, dict) or not all(isinstance(s, dict) or s is None for s in sections.values()):

@@ -13,9 +13,10 @@ from datetime import datetime
 from pathlib import Path
 from socket import gethostname
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
-from .disk import held_alone
+from . import SDDError
+from .disk import alone
 from .limits import JSON, check_size, is_name
 
 CLAIM = "claim.lock"  # in a run folder
@@ -78,24 +79,16 @@ def _record(line: bytes) -> dict | None:
 def claim(folder: Path) -> Iterator[bool]:
     """Hold the claim on a run folder, which is made: True, or False while another process has it."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / CLAIM)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
+    with alone(folder / CLAIM) as mine:
+        yield mine
 
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Hold the claim on a run folder, which is made, or an SDDError while another process has it. It leaves no file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    said = f"another process is at work in the run folder {folder}; wait for it, or name another --run-dir"
-    with held_alone(folder / CLAIM, said):
+    """Hold the claim on a run folder, which is made, or an SDDError while another process has it."""
+    with claim(folder) as mine:
+        if not mine:
+            raise SDDError(f"another process is at work in the run folder {folder}; wait for it, or name another --run-dir")
         yield
 
 

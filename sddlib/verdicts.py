@@ -14,7 +14,7 @@ from . import SDDError
 from .columns import columns, printable
 from .data import IMAGE_SUFFIXES, scan_paths
 from .evaluate import iter_scores, write_csv
-from .journal import Journal, head_of, journal_of
+from .journal import Journal, about_hash, head_of, journal_of
 from .parallel import pick_device
 from .profiles import ROOT
 from .runs import device_name
@@ -85,7 +85,7 @@ def score_to_csv(
     model = load_scorer(checkpoint)
     if threshold is None and (threshold := own_threshold(model.about)) is None:
         raise SDDError(f"{checkpoint.with_suffix('.json')} names no threshold in 0..1; give one with --threshold")
-    head = head_of(model.about["sha256"], batch, files, f"torch {torch.__version__} on {device_name(pick_device())}")
+    head = head_of(about_hash(model.about), batch, files, f"torch {torch.__version__} on {device_name(pick_device())}")
     with journal_of(out, files, head, resume) as journal:
         if resume:
             print(taken(journal, head["machine"]), flush=True)

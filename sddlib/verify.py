@@ -53,7 +53,13 @@ class Report:
     @property
     def exit_code(self) -> int:
         """1 if it is not whole or has files that would spoil it, else 0; leaks and duplicates within a split are warnings."""
-        return int(any((self.missing, self.differs, self.empty, self.undecodable, self.mislabelled, self.look_alikes)))
+        spoiling = (self.missing, self.differs, self.empty, self.undecodable, self.mislabelled, self.look_alikes, self.across)
+        return int(any(spoiling))
+
+    @property
+    def across(self) -> list[str]:
+        """Files of the same bytes on two sides of training, validation and test."""
+        return [" = ".join(r["path"] for r in g) for g in self.duplicates if len({side_of(r["split"]) for r in g}) > 1]
 
 
 def verify(path: str, layout: str, classes: Names = None, splits: Names = None, workers: int | None = None) -> Report:

@@ -80,7 +80,6 @@ def notes(report: Report) -> list[str]:
     for folder, n in listing.unread.items():
         extra = "; in the archive, but not among the 19 sets" if folder.rsplit("/", 1)[-1] in UNIVFD_EXTRA else ""
         unread.append(f"{folder} ({n} image files{extra})")
-    across = [g for g in report.duplicates if len({r["split"] for r in g}) > 1]
     where = Counter(
         " = ".join(sorted({f"{r['split']} {shown_set(r['set'], r['label'])}" for r in g})) for g in report.duplicates
     )
@@ -90,7 +89,6 @@ def notes(report: Report) -> list[str]:
         listed("generators that SynRIS does not have, read all the same", report.unknown),
         listed("duplicates (files of the same bytes), by where they lie", [f"{place}: {n}" for place, n in where.items()]),
         listed("duplicates, one by one", [" = ".join(r["path"] for r in g) for g in report.duplicates]),
-        listed("warning: duplicates in more than one split", [" = ".join(r["path"] for r in g) for g in across]),
         listed("warning: names that say another container", [f"{path} {why}" for path, why in report.misnamed]),
         listed("too flat for a perceptual hash, not compared across splits", report.flat),
     ]
@@ -104,6 +102,7 @@ def problems(report: Report) -> list[str]:
         listed("ZERO BYTES", [path for path, _ in report.empty]),
         listed("UNDECODABLE", [f"{path}: {why}" for path, why in report.undecodable]),
         listed("MISLABELLED", [f"{path}: {why}" for path, why in report.mislabelled]),
+        listed("THE SAME BYTES IN TWO SPLITS", report.across),
         listed("LOOK ALIKE IN TWO SPLITS", report.look_alikes),
     ]
 
@@ -112,6 +111,7 @@ def verdict(report: Report) -> str:
     """One line: whole, or what is wrong."""
     kinds = {"missing": report.missing, "other numbers than published": report.differs, "zero-byte": report.empty}
     kinds |= {"undecodable": report.undecodable, "mislabelled": report.mislabelled}
+    kinds["the same in two splits"] = report.across
     kinds["alike in two splits"] = report.look_alikes
     wrong = ", ".join(f"{name} {len(found)}" for name, found in kinds.items() if found)
     return f"NOT WHOLE: {wrong}" if wrong else "whole: nothing is missing, every file can be decoded"

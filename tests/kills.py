@@ -20,6 +20,7 @@ from sddlib.data import scan_paths
 
 KINDS = (("PNG", "RGB"), ("JPEG", "RGB"), ("WEBP", "RGB"), ("BMP", "RGB"), ("GIF", "L"), ("TIFF", "RGB"), ("PNG", "RGBA"))
 BROKEN = 20  # one picture of so many
+DONE = 1  # exit code of a `score` that came to its end: some of the pictures could not be read
 PAUSE = 0.05  # seconds: the longest that a kill waits for after the row it is drawn for, so that it falls anywhere in a batch
 
 
@@ -92,14 +93,14 @@ def score_through_kills(call: list, out: Path, count: int, batch: int, kills: in
             time.sleep(rng.uniform(0, PAUSE))
             process.send(signal.SIGKILL)
         code = process.wait()
-        assert code in (0, -signal.SIGKILL), process.err.read_text()
+        assert code in (DONE, -signal.SIGKILL), process.err.read_text()
         if out.exists():  # it was killed too late and had come to its end: once more from the start
             out.unlink()
             journal_of(out).unlink(missing_ok=True)
         else:
             found.append(min(journalled(out, batch), count))
     last = Elsewhere(out.with_name("last"), score, call)
-    assert last.wait() == 0, last.err.read_text()
+    assert last.wait() == DONE, last.err.read_text()
     assert f"{found[-1]} of {count} rows taken" in last.out.read_text() or not found[-1]
     return found
 
@@ -114,7 +115,7 @@ def rss_while_scoring(call: list, out: Path, batch: int) -> list[tuple[int, floa
         except psutil.Error:  # it has just ended
             break
         time.sleep(0.1)
-    assert process.wait() == 0, process.err.read_text()
+    assert process.wait() == DONE, process.err.read_text()
     return found
 
 
@@ -156,7 +157,7 @@ def train_through_kills(folder: Path, epochs: int, kills: int, rng: np.random.Ge
         assert process.wait() == -signal.SIGKILL, "the training has ended before it could be killed"
         found.append(reached(states))
     last = Elsewhere(folder / "last", easy.work, folder, [job, {"out": str(folder / "whole.pt"), "config": config}])
-    assert last.wait() == 0, last.err.read_text()
+    assert last.wait() == DONE, last.err.read_text()
     resumed, whole = (torch.load(folder / f"{name}.pt") for name in ("resumed", "whole"))
     return found, resumed, whole
 

@@ -27,7 +27,7 @@ def scoring(folder: Path, seed: int) -> tuple[bool, str]:
     call = [kills.pictures(folder / "pictures", FILES, seed), "--checkpoint", kills.checkpoint(folder)]
     begin = time.perf_counter()
     whole = Elsewhere(folder / "whole", kills.score, [*call, "--out", folder / "whole.csv", "--batch", BATCH])
-    assert whole.wait(1200) == 0, whole.err.read_text()
+    assert whole.wait(1200) == kills.DONE, whole.err.read_text()
     seconds = time.perf_counter() - begin
     begin, out = time.perf_counter(), folder / "out.csv"
     rows = kills.score_through_kills(call, out, FILES, BATCH, KILLS, np.random.default_rng(seed))

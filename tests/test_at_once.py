@@ -65,7 +65,7 @@ def test_two_scorings_with_one_out_do_not_mix(few, tmp_path, capsys):
         first.send(signal.SIGCONT)
     for error in capsys.readouterr().err.splitlines():
         assert f"another process is scoring to {out}; wait for it, or name another --out" in error
-    assert first.wait() == 0 and len(read_csv(out)) == 300
+    assert first.wait() == kills.DONE and len(read_csv(out)) == 300
 
 
 def folders(root: Path, ready: Path, go: Path) -> None:

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import pytest
 from elsewhere import Elsewhere
 from few import BATCH, call, copied, make, score
+from kills import DONE
 
 from sddlib import SDDError
 from sddlib import __main__ as cli
@@ -46,7 +47,7 @@ def test_a_full_disk_leaves_the_earlier_csv_and_what_is_scored(few, tmp_path, li
     kept = kills.journalled(out, BATCH)
     assert 0 < kept < 22 if limit == 900 else kept >= 22
     assert sorted(p.name for p in tmp_path.iterdir() if p.stem != "full") == ["v.csv", "v.csv.journal"]
-    assert score(few, out, "--resume") == 0 and out.read_bytes() == (few / "whole.csv").read_bytes()
+    assert score(few, out, "--resume") == DONE and out.read_bytes() == (few / "whole.csv").read_bytes()
 
 
 def checkpoint_limited(folder: Path) -> None:

@@ -8,6 +8,7 @@ import easy
 import kills
 import pytest
 from few import BATCH, copied, make, score
+from kills import DONE
 
 from sddlib import journal, verdicts
 from sddlib.evaluate import iter_scores
@@ -49,7 +50,7 @@ def test_resume_takes_whole_batches_only_and_says_how_many_rows(few, tmp_path, m
     seen = []
     monkeypatch.setattr(verdicts, "iter_scores", lambda m, files, b: (seen.extend(files), iter_scores(m, files, b))[1])
     capsys.readouterr()
-    assert score(few, out, "--resume") == 0
+    assert score(few, out, "--resume") == DONE
     said = capsys.readouterr().out
     assert (f"{kept} of 22 rows taken" if kept else f"no rows in {out}.journal, so all 22 files are scored") in said
     assert len(seen) == 22 - kept and out.read_bytes() == (few / "whole.csv").read_bytes()
@@ -74,7 +75,7 @@ def test_a_torn_last_line_and_what_follows_a_changed_byte_are_scored_again(few, 
     for text, kept in ((content[:-1], 8), (content[:-30], 8), (content + lines[3][:9], 12), (lines[0] + lines[1] + changed, 4)):
         kills.journal_of(out).write_bytes(text)
         capsys.readouterr()
-        assert score(few, out, "--resume") == 0
+        assert score(few, out, "--resume") == DONE
         assert f"{kept} of 22 rows taken from {out}.journal, a torn line left out" in capsys.readouterr().out
         assert out.read_bytes() == (few / "whole.csv").read_bytes()
 
@@ -86,7 +87,7 @@ def test_what_a_torn_line_has_left_is_gone_when_a_resumed_scoring_is_killed_too(
     capsys.readouterr()
     killed(few, out, 8, monkeypatch, "--resume")  # of the fourteen that are left
     assert f"8 of 22 rows taken from {out}.journal, a torn line left out" in capsys.readouterr().out
-    assert score(few, out, "--resume") == 0
+    assert score(few, out, "--resume") == DONE
     assert f"16 of 22 rows taken from {out}.journal\n" in capsys.readouterr().out
     assert out.read_bytes() == (few / "whole.csv").read_bytes()
 
@@ -94,7 +95,7 @@ def test_what_a_torn_line_has_left_is_gone_when_a_resumed_scoring_is_killed_too(
 def test_what_a_process_that_was_killed_while_it_wrote_has_left_is_removed_and_nothing_else(few, tmp_path):
     for name in ("v.csv.12.part", "v.csv.journal.34.part", "v.csv.mine.part", "v.csv.part", "w.csv.12.part"):
         (tmp_path / name).touch()
-    assert score(few, tmp_path / "v.csv") == 0
+    assert score(few, tmp_path / "v.csv") == DONE
     assert sorted(p.name for p in tmp_path.iterdir()) == ["v.csv", "v.csv.mine.part", "v.csv.part", "w.csv.12.part"]
 
 
@@ -154,13 +155,13 @@ def test_without_resume_the_rows_of_this_very_scoring_are_not_thrown_away(few, t
     assert kills.journal_of(out).read_bytes() == before and not out.exists()
     kills.journal_of(out).unlink()
     killed(few, out, 2, monkeypatch)  # no batch is whole: nothing to lose, nothing to ask
-    assert score(few, out) == 0 and out.read_bytes() == (few / "whole.csv").read_bytes()
+    assert score(few, out) == DONE and out.read_bytes() == (few / "whole.csv").read_bytes()
 
 
 def test_verdicts_of_a_resumed_scoring_are_those_of_its_own_threshold(few, tmp_path, monkeypatch):
-    assert score(few, tmp_path / "one.csv", "--threshold", "0.1") == 0
+    assert score(few, tmp_path / "one.csv", "--threshold", "0.1") == DONE
     killed(few, tmp_path / "v.csv", 9, monkeypatch)
-    assert score(few, tmp_path / "v.csv", "--resume", "--threshold", "0.1") == 0
+    assert score(few, tmp_path / "v.csv", "--resume", "--threshold", "0.1") == DONE
     assert (tmp_path / "v.csv").read_bytes() == (tmp_path / "one.csv").read_bytes() != (few / "whole.csv").read_bytes()
 
 
@@ -179,7 +180,7 @@ def test_other_libraries_or_threads_are_said(few, tmp_path, monkeypatch, capsys)
     head, rest = file.read_bytes().split(b"\n", 1)
     other = json.loads(head[9:]) | {"machine": "torch 1 on an abacus"}
     file.write_bytes(journal.sealed(json.dumps(other)) + rest)
-    assert score(few, tmp_path / "v.csv", "--resume") == 0
+    assert score(few, tmp_path / "v.csv", "--resume") == DONE
     assert "made by torch 1 on an abacus, the others by torch" in capsys.readouterr().out
 
 
@@ -190,7 +191,7 @@ def test_ctrl_c_keeps_the_rows_in_the_csv_and_resume_goes_on(few, tmp_path, monk
     assert f"{rows} of 22 rows are in {out}; --resume goes on" in capsys.readouterr().out
     lines = (few / "whole.csv").read_bytes().splitlines(keepends=True)
     assert out.read_bytes() == b"".join(lines[: rows + 1])
-    assert score(few, out, "--resume") == 0 and out.read_bytes() == (few / "whole.csv").read_bytes()
+    assert score(few, out, "--resume") == DONE and out.read_bytes() == (few / "whole.csv").read_bytes()
 
 
 def test_ctrl_c_between_a_batch_and_the_next_writes_no_row_twice(few, tmp_path, monkeypatch):
@@ -217,4 +218,4 @@ def test_a_journal_that_is_removed_while_it_is_in_use_loses_no_row(few, tmp_path
             yield row
 
     monkeypatch.setattr(verdicts, "iter_scores", removed)
-    assert score(few, out) == 0 and out.read_bytes() == (few / "whole.csv").read_bytes()
+    assert score(few, out) == DONE and out.read_bytes() == (few / "whole.csv").read_bytes()

@@ -303,7 +303,8 @@ def test_sizes_that_a_baseline_claims_are_refused(kind, options, claim, tmp_path
     cls(32, **options).save(tmp_path / "b.safetensors", {"threshold": 0.5})
     about = json.loads((tmp_path / "b.json").read_text())
     edit(tmp_path / "b.safetensors", options=about["options"] | claim)
-    refusal(load_scorer, tmp_path / "b.safetensors")
+    said = refusal(load_scorer, tmp_path / "b.safetensors")
+    assert "does not fit its own description" in said and "alloc" not in said  # no memory was asked for
     edit(tmp_path / "b.safetensors", options=about["options"], image_size=HUGE)
     assert "image_size" in refusal(load_scorer, tmp_path / "b.safetensors")
 

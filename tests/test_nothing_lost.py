@@ -10,7 +10,7 @@ from sddlib.data import read_csv
 def test_a_scoring_killed_at_random_points_and_resumed_gives_the_csv_of_one_go_byte_for_byte(tmp_path):
     call = [kills.pictures(tmp_path / "pictures", 300, 0), "--checkpoint", kills.checkpoint(tmp_path)]
     whole = Elsewhere(tmp_path / "whole", kills.score, [*call, "--out", tmp_path / "whole.csv", "--batch", 8])
-    assert whole.wait() == 0, whole.err.read_text()
+    assert whole.wait() == kills.DONE, whole.err.read_text()
     out = tmp_path / "out.csv"
     rows = kills.score_through_kills(call, out, 300, 8, 3, np.random.default_rng(0))
     assert rows == sorted(rows) and out.read_bytes() == (tmp_path / "whole.csv").read_bytes()

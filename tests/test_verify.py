@@ -254,7 +254,7 @@ def test_duplicates_are_a_warning_that_says_where_and_across_splits_an_error(cop
         "test crn = test imle: 1",
     ]
     across = "train/progan/car/0_real/1.PNG = test/biggan/0_real/1.PNG"
-    assert lines(text, "warning: duplicates in more than one split") == [across]
+    assert lines(text, "THE SAME BYTES IN TWO SPLITS") == [across]
     assert "test/san/1_fake/0.crop.png = test/san/1_fake/1.PNG" in lines(text, "duplicates, one by one")
     (pair,) = lines(text, "LOOK ALIKE IN TWO SPLITS")
     assert pair.startswith("train/progan/car/0_real/1.PNG (train) and test/biggan/0_real/1.PNG (test), 0 of 256 bits")
