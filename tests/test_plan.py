@@ -3,7 +3,6 @@
 import copy
 import random
 import re
-import time
 
 import numpy as np
 import pytest
@@ -150,10 +149,8 @@ def test_full_size_model_trains_a_step_and_scores_on_the_cpu_within_a_fifth_of_i
 
 
 def test_full_size_batch_of_32_fits_a_24_GB_card():
-    start = time.perf_counter()
     model = paper_plan.shapes(FULL, 224, get_preset("paper"))[0]
     plan = memory_plan(model, 32, 224, "bfloat16")
-    assert time.perf_counter() - start < 10
     assert plan.spare(24) > 0 and plan.weights > 1.2 * GB
     assert "24 GB" in plan.text() and "to spare" in plan.text()
 
