@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from . import SDDError
+from .columns import printable
 from .evaluate import by_generator, read_scores, seen_generators
 from .expected import ALL, UNSEEN, Band, earlier_bands, paper_bands, read_expected
 from .intervals import WEIGHTED, interval, set_draws
@@ -105,5 +106,6 @@ def compare(path: Path, method: str = "", tables: Iterable[int] = (), draws: int
     if any(count.endswith("*") for count in counts.values()):
         print("* another number of images than the full set has: the paper's number is not of these")
     unread = sum(r["score"] is None for r in rows)
-    print(f"{path.name}, {NAMES[method]}: {len(bands) - outside} of {len(bands)} inside; {unread} images without a score")
+    inside = f"{len(bands) - outside} of {len(bands)} inside; {unread} images without a score"
+    print(f"{printable(path.name)}, {NAMES[method]}: {inside}")
     return not outside

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from . import SDDError, __version__
 from .disk import held_alone, remove_parts, replaced
+from .limits import TENSORS, check_size
 
 NAME = "sddlib score"  # by which a journal is known
 FIELDS = ("score", "width", "height", "format", "error")  # of a row; its path is known by its number
@@ -105,20 +106,42 @@ def sealed(text: str) -> bytes:
 def unsealed(line: bytes):
     """What `sealed` was given as JSON, or None where something of the line is missing or changed."""
     text = line[9:-1].decode(errors="replace")
-    return json.loads(text) if line == sealed(text) else None
+    try:
+        return json.loads(text) if line == sealed(text) else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def is_head(head) -> bool:
+    """Whether a line is what `head_of` gives."""
+    if not isinstance(head, dict) or head.get("journal") != NAME:
+        return False
+    numbers = [head.get(k) for k in ("batch", "count")]
+    words = [head.get(k) for k in ("checkpoint", "files", "version", "machine")]
+    return all(type(n) is int and n >= 1 for n in numbers) and all(isinstance(w, str) for w in words)
+
+
+def is_row(row) -> bool:
+    """Whether a line holds rows: FIELDS, a score from 0 to 1 or a reason."""
+    if not isinstance(row, list) or len(row) != len(FIELDS):
+        return False
+    score, *facts, error = row
+    scored = type(score) is float and 0 <= score <= 1 and error == ""
+    return (scored or score == "" and isinstance(error, str) and error != "") and all(isinstance(f, int | str) for f in facts)
 
 
 def read_journal(path: Path) -> Left:
     """What an earlier process left in a journal; another kind of file is refused."""
+    check_size(path, TENSORS)
     with path.open("rb") as file:
         first = file.readline()
         head = unsealed(first)
-        if not isinstance(head, dict) or head.get("journal") != NAME:
+        if not is_head(head):
             raise SDDError(f"{path} is no journal of `score`; move it away, or name another --out")
         left = Left(head, 0, len(first))
         for line in file:
             size, rows = min(head["batch"], head["count"] - left.done), unsealed(line)
-            if rows is None or len(rows) != size:
+            if not isinstance(rows, list) or len(rows) != size or not all(map(is_row, rows)):
                 left.torn = True
                 break
             left.done, left.end = left.done + size, left.end + len(line)

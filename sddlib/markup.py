@@ -5,6 +5,8 @@ from pathlib import Path
 
 from .figures import FAKE, METHODS, REAL
 
+# What a page may do, whatever has got into it: show its own style and pictures, and nothing else
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'"
 VOID = ("br", "img", "meta", "wbr")  # elements without an end
 
 
@@ -60,6 +62,7 @@ def page(title: str, body: Html) -> str:
     css = Html((Path(__file__).parent / "report.css").read_text(encoding="utf-8"))
     head = [
         tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
         tag("title", title),

@@ -18,7 +18,9 @@ from .pictures import check_sides, one_sentence, opened
 PHOTOGRAPHIC = 0.2  # bytes a pixel of a PNG above which it shows photographs
 WIDGET = "application/vnd.jupyter.widget-view+json"
 ACTIVE = re.compile(
-    r"<\s*(script|iframe|object|embed|link|base)\b|\bon\w+\s*=|(src|href)\s*=\s*[\"']?((https?:)?//|javascript:)", re.I
+    r"<\s*(script|iframe|object|embed|link|base|meta|form|style)\b|\bon\w+\s*=|\b(formaction|srcset|poster)\s*="
+    r"|(src|href)\s*=\s*[\"']?((https?:)?//|javascript:)",
+    re.I,
 )
 BACK = "← Report of the run"
 
@@ -81,7 +83,9 @@ def plain_outputs(cell: NotebookNode) -> None:
             continue
         for kind in list(data):
             active = kind in ("text/html", "text/markdown", "image/svg+xml") and ACTIVE.search(data[kind])
-            if kind.startswith("application/") or active and "text/plain" in data or kind == "text/javascript":
+            if active and "text/plain" not in data:
+                data["text/plain"] = data[kind]
+            if kind.startswith("application/") or active or kind == "text/javascript":
                 del data[kind]
         kept.append(output)
     cell.outputs = kept

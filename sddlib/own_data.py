@@ -86,6 +86,10 @@ def together(rows: list[dict], say=print) -> list[dict]:
     for i, j, _ in pairs:
         one, other = sorted((first(rows[i]["photo"]), first(rows[j]["photo"])))
         leader[other] = one
+    mixed = [p for p in pairs if rows[p[0]]["label"] != rows[p[1]]["label"]]
+    pairs = mixed + [p for p in pairs if p not in mixed]
+    if mixed:
+        say(f"warning: {len(mixed)} pairs that look alike are one real, one generated, under other names: copies teach nothing")
     lines = [f"{printable(rows[i]['path'])} ~ {printable(rows[j]['path'])} ({d} of {BITS} bits differ)" for i, j, d in pairs]
     list_some("pairs that look alike, kept in one split", lines, say)
     flat = [printable(r["path"]) for r in rows if not r["phash"]]
@@ -175,7 +179,7 @@ def manifest_command(real: str, fake: str, out: str, unseen: list[str], paired: 
     target = Path(out)
     check_earlier(target)
     rows = collect(Path(real), Path(fake), paired)
-    check_out(target, [r["path"] for r in rows])
+    check_out(target, [r["path"] for r in rows], header="")  # check_earlier has looked at what is there
     if workers is not None and workers < 1:
         raise SDDError(f"--workers {workers} is no number of processes; use 1 or more")
     facts = inspect_files([str(r["path"]) for r in rows], workers or cores())

@@ -14,6 +14,7 @@ other formats, text               refused
 more than MAX_PIXELS              refused before a pixel is decoded, whatever Pillow's own limit is set to
 files of more than MAX_BYTES      refused before they are read
 longer than MAX_ASPECT times      refused
+JPEG of more than MAX_SCANS scans refused before a pixel is decoded
 pipes, devices, broken links      refused, and not waited for
 """
 
@@ -27,16 +28,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from . import SDDError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # no other decoder is asked: that of EPS would start a program
 MAX_PIXELS = 120_000_000  # more than any phone but the largest has; up to 16 bytes are held for each, 2 GB
+MAX_SCANS = 100  # of a progressive JPEG; encoders write about ten
 MAX_BYTES = 2**30  # some decoders read a file whole
 MAX_ASPECT = 100  # of a picture's sides: a longer strip is no picture, and enlarging its short side would fill the memory
 LONGEST = 200  # characters of a sentence that others wrote
+TURNS = dict(zip(range(2, 9), (0, 3, 1, 5, 4, 6, 2), strict=True))  # EXIF orientation -> Image.Transpose that undoes it
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it writes some of its reasons to stderr too
 
 
@@ -113,21 +116,36 @@ def open_content(content: bytes) -> tuple[Image.Image, str, tuple[int, int]]:
 def _read(file: str | Path | io.BytesIO) -> tuple[Image.Image, str, tuple[int, int]]:
     with opened(file) as raw:
         form, size = raw.format, raw.size
+        check_scans(raw, file)
         return to_rgb(raw), form, size
+
+
+def check_scans(raw: Image.Image, file: str | Path | io.BytesIO) -> None:
+    """Refuse a progressive JPEG of more scans than any encoder writes: each is decoded over the whole picture, and ten bytes
+    are enough for one. Inside coded data their marker cannot occur."""
+    if raw.format in ("JPEG", "MPO") and raw.info.get("progressive"):
+        content = file.getvalue() if isinstance(file, io.BytesIO) else Path(file).read_bytes()
+        if (scans := content.count(b"\xff\xda")) > MAX_SCANS:
+            raise SDDError(f"{scans} scans are more than the {MAX_SCANS} of any picture; save it again")
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
     """An 8-bit RGB copy of any picture, upright, on white. 16-bit greys keep their high byte: PIL alone would clip them."""
     check_sides(picture.size)
+    if picture.mode == "I" and max(getattr(picture, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, (16,))) > 16:
+        raise SDDError("pixels of more than 16 bits have no known range, save it with 8 or 16")
     picture.load()
-    if picture.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # else it would be a copy, of up to half a gigabyte
-        picture = ImageOps.exif_transpose(picture)
+    # by its number alone: Pillow's own exif_transpose writes all other tags anew, and fails at an odd one
+    if (turn := TURNS.get(picture.getexif().get(ExifTags.Base.Orientation))) is not None:
+        picture = picture.transpose(turn)
+        for told in ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"):  # nobody shall turn it a second time
+            picture.info.pop(told, None)
     if picture.mode == "F":
         raise SDDError("floating-point pixels have no known range, save it with 8 or 16 bits")
     if picture.mode.startswith("I"):
         grey = np.asarray(picture)
         if grey.min() < 0 or grey.max() > 65535:
-            raise SDDError("pixels need more than 16 bits, save it with 8 or 16")
+            raise SDDError("pixels are negative or need more than 16 bits, save it with 8 or 16")
         picture = Image.fromarray((grey >> 8).astype(np.uint8))
     if picture.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in picture.info:
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture.convert("RGBA"))

@@ -40,18 +40,30 @@ def own_threshold(about: dict) -> float | None:
     return threshold if isinstance(threshold, float) and is_share(threshold) else None
 
 
-def check_out(out: Path, inputs: list[Path], option: str = "--out") -> None:
-    """Refuse, before anything is computed, a CSV that cannot be written or that would replace an input or a device."""
+def check_out(out: Path, inputs: list[Path], option: str = "--out", header: str = ",".join(COLUMNS)) -> None:
+    """Refuse, before anything is computed, a CSV that cannot be written or that would replace an input, a device, or a file
+    that this command has not written: one that does not begin with `header`. "" takes any."""
     if out.is_dir():
         raise SDDError(f"{option} {out} is a folder; name a CSV file")
     if not out.resolve().parent.is_dir():
         raise SDDError(f"{option} {out}: its folder does not exist; make it first")
     if out.exists() and (not out.is_file() or any(os.path.exists(p) and os.path.samefile(p, out) for p in inputs)):
         raise SDDError(f"{option} {out} is an input or no regular file; name another file")
+    if out.exists() and out.stat().st_size and header and first_line(out) != header:
+        raise SDDError(f"{option} {out} exists and is no CSV of this command; name another file")
+    beside = [p for p in inputs if Path(p).name.startswith(f"{out.name}.") and Path(p).resolve().parent == out.resolve().parent]
+    if beside:
+        raise SDDError(f"{beside[0]} has the name of a file that is written beside {option} {out}; name another file")
     try:  # under a name that no file has, and no shorter than those of the files which are written
         NamedTemporaryFile(dir=out.parent, prefix=f"{out.name}.journal.", suffix=".part").close()
     except OSError as e:
         raise SDDError(f"{option} {out} cannot be written ({e.strerror}); name another file") from None
+
+
+def first_line(path: Path) -> str:
+    """What a file begins with, as far as a CSV's header would go."""
+    with path.open("rb") as file:
+        return file.readline(4096).decode(errors="replace").rstrip("\r\n")
 
 
 def score_to_csv(

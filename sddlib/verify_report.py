@@ -5,6 +5,7 @@ from pathlib import Path
 
 from . import SDDError
 from .benchmarks import UNIVFD_EXTRA
+from .columns import printable
 from .evaluate import write_csv
 from .leaks import NAMES, telling
 from .pictures import IMAGE_SUFFIXES
@@ -71,7 +72,7 @@ def leaks_table(report: Report) -> str:
 def listed(title: str, lines: list[str], shown: int = SHOWN) -> str:
     """A title with the number of lines, and the first of them."""
     more = [f"  ... and {len(lines) - shown} more (--csv FILE lists every file)"] if len(lines) > shown else []
-    return "\n".join([f"{title}: {len(lines)}", *(f"  {line}" for line in lines[:shown]), *more]) if lines else ""
+    return "\n".join([f"{title}: {len(lines)}", *(f"  {printable(line)}" for line in lines[:shown]), *more]) if lines else ""
 
 
 def notes(report: Report) -> list[str]:
@@ -126,7 +127,7 @@ def verify_command(
     if csv is not None:
         if Path(csv).suffix.lower() in IMAGE_SUFFIXES:
             raise SDDError(f"--csv {csv} has the name of an image; name a CSV file")
-        check_out(Path(csv), [Path(root)], "--csv")
+        check_out(Path(csv), [Path(root)], "--csv", ",".join(COLUMNS))
     report = verify(root, layout, classes and tuple(classes), splits and tuple(splits), workers)
     if csv is not None:
         write_csv(report.files, csv, COLUMNS)

@@ -157,7 +157,7 @@ def train_through_kills(folder: Path, epochs: int, kills: int, rng: np.random.Ge
         assert process.wait() == -signal.SIGKILL, "the training has ended before it could be killed"
         found.append(reached(states))
     last = Elsewhere(folder / "last", easy.work, folder, [job, {"out": str(folder / "whole.pt"), "config": config}])
-    assert last.wait() == DONE, last.err.read_text()
+    assert last.wait() == 0, last.err.read_text()
     resumed, whole = (torch.load(folder / f"{name}.pt") for name in ("resumed", "whole"))
     return found, resumed, whole
 

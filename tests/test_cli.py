@@ -160,6 +160,23 @@ def test_out_never_replaces_an_input(smoke_run, pictures, capsys):
     assert all(p.read_bytes() == content for p, content in before.items())
 
 
+def test_out_never_replaces_a_file_of_others_and_does_replace_its_own(smoke_run, pictures, tmp_path, capsys):
+    """As happens to the first picture in `--out *.jpg`."""
+    call = ["score", str(pictures / "a.png"), "--checkpoint", str(smoke_run.dir / "checkpoints" / "sdd.safetensors"), "--out"]
+    for name, content in (("mine.py", b"print()\n"), ("other.csv", b"path,score\na,1\n"), ("photo.jpg", b"\xff\xd8\xff" * 99)):
+        (tmp_path / name).write_bytes(content)
+        assert cli.main([*call, str(tmp_path / name)]) == 2
+        assert "exists and is no CSV of this command; name another file" in capsys.readouterr().err
+        assert (tmp_path / name).read_bytes() == content
+    (tmp_path / "empty.csv").touch()
+    for _ in range(2):
+        assert cli.main([*call, str(tmp_path / "empty.csv")]) == 0
+    inside = tmp_path / "v.csv.12.part"
+    inside.write_bytes((pictures / "a.png").read_bytes())
+    assert cli.main(["score", str(inside), *call[2:], str(tmp_path / "v.csv")]) == 2
+    assert "has the name of a file that is written beside --out" in capsys.readouterr().err and inside.exists()
+
+
 def test_a_file_that_ends_in_part_is_left_alone_and_nothing_stays_of_the_trial(tmp_path):
     mine = tmp_path / "v.csv.part"
     mine.write_text("mine")

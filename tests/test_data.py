@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader
 from sddlib import SDDError
 from sddlib.crops import Crops, TwinBatches, content_ids
 from sddlib.data import Sample, check_splits, data_hash, decode, open_image, read_manifest, scan_paths, to_input, to_rgb
+from sddlib.pictures import open_content
 
 HEADER = "path,label,generator,family,split,photo\n"
 
@@ -111,6 +113,32 @@ def test_pixels_without_a_known_range_are_refused(tmp_path):
     for name, said in (("f.tif", "floating-point"), ("i.tif", "more than 16 bits")):
         with pytest.raises(SDDError, match=said):
             decode(tmp_path / name)
+
+
+def test_whole_numbers_of_32_bits_are_refused_even_where_they_are_small(tmp_path):
+    """Taken for 16 bits, a picture of 0..255 would be scored as black."""
+    Image.fromarray(np.arange(256, dtype=np.int32).reshape(16, 16)).save(tmp_path / "i.tif")
+    with pytest.raises(SDDError, match="more than 16 bits"):
+        decode(tmp_path / "i.tif")
+
+
+def test_odd_exif_beside_the_orientation_does_not_matter(tmp_path):
+    """Time as a floating-point number; Pillow cannot write that again."""
+    tags = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0) + struct.pack("<HHII", 0x0132, 12, 1, 38)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + tags + bytes(4) + struct.pack("<d", 1.5)
+    picture(40, 24).save(tmp_path / "a.jpg", exif=exif)
+    assert decode(tmp_path / "a.jpg").size == (24, 40)
+
+
+def test_a_jpeg_of_endless_scans_is_refused_before_they_are_decoded(tmp_path):
+    picture(64, 64).save(tmp_path / "a.jpg", progressive=True)
+    content = (tmp_path / "a.jpg").read_bytes()
+    scans = content.count(b"\xff\xda")
+    assert 3 < scans < 20 and decode(tmp_path / "a.jpg").size == (64, 64)
+    (tmp_path / "b.jpg").write_bytes(content[:-2] + b"\xff\xda\0\x08\x01\x01\0\0\x3f\0" * 150 + content[-2:])
+    for read in (decode, lambda path: open_content(path.read_bytes())):
+        with pytest.raises(SDDError, match=f"{scans + 150} scans are more than the 100 of any picture"):
+            read(tmp_path / "b.jpg")
 
 
 def test_first_frame_of_an_animation_is_taken(tmp_path):

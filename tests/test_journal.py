@@ -99,6 +99,36 @@ def test_what_a_process_that_was_killed_while_it_wrote_has_left_is_removed_and_n
     assert sorted(p.name for p in tmp_path.iterdir()) == ["v.csv", "v.csv.mine.part", "v.csv.part", "w.csv.12.part"]
 
 
+@pytest.mark.parametrize("score_", [float("nan"), 7.0, "0.5", None, True])
+def test_rows_that_no_scoring_writes_are_scored_again(score_, few, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "v.csv"
+    file = killed(few, out, 9, monkeypatch)
+    head, first, second = file.read_bytes().splitlines(keepends=True)
+    rows = journal.unsealed(second)
+    rows[0][0] = score_
+    file.write_bytes(head + first + journal.sealed(json.dumps(rows)))
+    capsys.readouterr()
+    assert score(few, out, "--resume") == DONE
+    assert f"4 of 22 rows taken from {out}.journal" in capsys.readouterr().out
+    assert out.read_bytes() == (few / "whole.csv").read_bytes()
+
+
+@pytest.mark.parametrize("change", [{"batch": 0}, {"batch": "4"}, {"count": None}, {"machine": 1}, {"version": None}])
+def test_a_head_that_no_scoring_writes_is_refused(change, few, tmp_path, monkeypatch, capsys):
+    file = killed(few, tmp_path / "v.csv", 9, monkeypatch)
+    head, *rest = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(journal.sealed(json.dumps(journal.unsealed(head) | change)) + b"".join(rest))
+    capsys.readouterr()
+    assert score(few, tmp_path / "v.csv", "--resume") == 2
+    assert "is no journal of `score`" in capsys.readouterr().err
+
+
+def test_a_pipe_in_the_place_of_the_journal_is_not_waited_for(few, tmp_path, capsys):
+    os.mkfifo(tmp_path / "v.csv.journal")
+    assert score(few, tmp_path / "v.csv", "--resume") == 2
+    assert "is no regular file" in capsys.readouterr().err
+
+
 def touched(few: Path) -> None:
     os.utime(few / "pictures" / "000" / "000000.png", ns=(1, 1))
 

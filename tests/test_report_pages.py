@@ -97,6 +97,8 @@ def test_widgets_and_active_outputs_are_replaced_by_words():
         {"text/html": "<script>x()</script>", "text/plain": "plain words"},
         {"application/javascript": "x()", "text/plain": "more words"},
         {"text/html": "<table><tr><td>kept</td></tr></table>", "text/plain": "not this"},
+        {"text/html": "<meta http-equiv=refresh content=0><form action=b>asks</form>"},
+        {"text/html": "<b formaction='javascript:x()'>alone</b>"},
     ]
     cell = new_code_cell("show()", outputs=[new_output("display_data", data) for data in datas])
     state = {"application/vnd.jupyter.widget-state+json": {"state": {}, "version_major": 2, "version_minor": 0}}
@@ -104,7 +106,17 @@ def test_widgets_and_active_outputs_are_replaced_by_words():
     text = " ".join(page.text)
     assert not page.of("script")
     assert "plain words" in text and "more words" in text and "kept" in text and "not this" not in text
+    assert not page.of("form") and not page.of("b") and "asks" in text and "alone" in text
     assert text.count("an interactive control") == 1 and "VBox" not in text and "it/s" not in text
+
+
+def test_pages_may_run_and_load_nothing_whatever_has_got_into_them():
+    page = Parsed(notebook_page(describe("09_explore", notebook(new_markdown_cell("# What?"))), "", ""))
+    (policy,) = [m["content"] for m in page.of("meta") if m.get("http-equiv") == "Content-Security-Policy"]
+    rules = dict(rule.split(maxsplit=1) for rule in policy.split("; "))
+    assert (
+        rules["default-src"] == rules["form-action"] == "'none'" and rules["img-src"] == "data:" and "script-src" not in rules
+    )
 
 
 @pytest.mark.parametrize("make", [new_markdown_cell, new_raw_cell])
