@@ -19,6 +19,9 @@ from sddlib.baselines.trials import write_scores
 from sddlib.evaluate import write_csv
 from sddlib.recipes import load_scorer
 from sddlib.runs import Run, write_json
+from sddlib.verdicts import COLUMNS
+
+EARLIER = ",".join(COLUMNS) + "\nan earlier result\n"
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +41,12 @@ def limited(arguments: list, limit: int) -> None:
 @pytest.mark.parametrize("limit, named", [(900, "v.csv.journal cannot be written"), (1900, "v.csv cannot be written")])
 def test_a_full_disk_leaves_the_earlier_csv_and_what_is_scored(few, tmp_path, limit, named):
     out = tmp_path / "v.csv"
-    out.write_text("an earlier result\n")
+    out.write_text(EARLIER)
     full = Elsewhere(tmp_path / "full", limited, call(few, out), limit)
     assert full.wait() == 2
     error = full.err.read_text()
     assert len(error.splitlines()) == 1 and named in error and "free space and go on with --resume" in error
-    assert out.read_text() == "an earlier result\n"
+    assert out.read_text() == EARLIER
     kept = kills.journalled(out, BATCH)
     assert 0 < kept < 22 if limit == 900 else kept >= 22
     assert sorted(p.name for p in tmp_path.iterdir() if p.stem != "full") == ["v.csv", "v.csv.journal"]
@@ -153,7 +156,7 @@ def test_a_read_only_folder_is_one_sentence_before_anything_is_computed_and_keep
     with tempfile.TemporaryDirectory() as name:  # not below tmp_path, which is for its owner alone
         folder = Path(name)
         arguments = [kills.pictures(folder / "pictures", 3, 0), "--checkpoint", kills.checkpoint(folder)]
-        (folder / "v.csv").write_text("an earlier result\n")
+        (folder / "v.csv").write_text(EARLIER)
         before = content(folder)
         folder.chmod(0o555)
         try:

@@ -19,6 +19,9 @@ def few(tmp_path_factory) -> Path:
     return make(tmp_path_factory.mktemp("few"))
 
 
+EARLIER = ",".join(verdicts.COLUMNS) + "\nan earlier result\n"
+
+
 class Killed(BaseException):
     """What nothing catches."""
 
@@ -163,7 +166,7 @@ def other_checkpoint(few: Path) -> None:
 @pytest.mark.parametrize("options", [(), ("--resume",)])
 def test_rows_of_another_scoring_are_neither_taken_nor_thrown_away(few, tmp_path, monkeypatch, capsys, change, said, options):
     mine, out = copied(few, tmp_path / "few"), tmp_path / "v.csv"
-    out.write_text("an earlier result\n")
+    out.write_text(EARLIER)
     before = killed(mine, out, 9, monkeypatch).read_bytes()
     if callable(change):
         change(mine)
@@ -173,7 +176,7 @@ def test_rows_of_another_scoring_are_neither_taken_nor_thrown_away(few, tmp_path
     assert score(mine, out, *options, batch=BATCH + (change == "batch")) == 2
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1 and f"holds 8 of 22 rows of a scoring that was stopped, of {said}; finish" in error
-    assert kills.journal_of(out).read_bytes() == before and out.read_text() == "an earlier result\n"
+    assert kills.journal_of(out).read_bytes() == before and out.read_text() == EARLIER
 
 
 def test_without_resume_the_rows_of_this_very_scoring_are_not_thrown_away(few, tmp_path, monkeypatch, capsys):
