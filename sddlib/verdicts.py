@@ -19,6 +19,7 @@ from .parallel import pick_device
 from .profiles import ROOT
 from .runs import device_name
 
+MOST = 10_000  # images in a forward pass
 FEW = 10  # files whose rows are printed too
 COLUMNS = "path score verdict threshold width height format error".split()
 SHIPPED = ROOT / "data" / "checkpoints" / "sdd-mini.safetensors"
@@ -45,13 +46,14 @@ def check_out(out: Path, inputs: list[Path], option: str = "--out", header: str 
     that this command has not written: one that does not begin with `header`. "" takes any."""
     if out.is_dir():
         raise SDDError(f"{option} {out} is a folder; name a CSV file")
-    if not out.resolve().parent.is_dir():
+    folder = os.path.dirname(os.path.realpath(out))  # of links in a circle, too
+    if not os.path.isdir(folder):
         raise SDDError(f"{option} {out}: its folder does not exist; make it first")
     if out.exists() and (not out.is_file() or any(os.path.exists(p) and os.path.samefile(p, out) for p in inputs)):
         raise SDDError(f"{option} {out} is an input or no regular file; name another file")
     if out.exists() and out.stat().st_size and header and first_line(out) != header:
         raise SDDError(f"{option} {out} exists and is no CSV of this command; name another file")
-    beside = [p for p in inputs if Path(p).name.startswith(f"{out.name}.") and Path(p).resolve().parent == out.resolve().parent]
+    beside = [p for p in map(Path, inputs) if p.name.startswith(f"{out.name}.") and os.path.realpath(p.parent) == folder]
     if beside:
         raise SDDError(f"{beside[0]} has the name of a file that is written beside {option} {out}; name another file")
     try:  # under a name that no file has, and no shorter than those of the files which are written
@@ -76,8 +78,8 @@ def score_to_csv(
     error; if no file can be read that is an SDDError, after the rows are written. While it runs, scores lie in OUT.journal,
     batch by batch; resume: take those that a killed scoring has left there, so that OUT becomes what it would have been.
     """
-    if batch < 1:
-        raise SDDError(f"--batch {batch} is no number of images; use 1 or more")
+    if not 1 <= batch <= MOST:
+        raise SDDError(f"--batch {batch} is no number of images to score at once; use 1 to {MOST}")
     if threshold is not None and not 0 <= threshold <= 1:
         raise SDDError(f"--threshold {threshold} is no probability; use 0 to 1")
     if not all(map(str, paths)):
