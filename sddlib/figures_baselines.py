@@ -54,7 +54,7 @@ def ranking(found: dict[str, dict], names: dict[str, str], title: str):
         ax.axvline(data[BASE][0], color="k", lw=0.8, ls=":")
     ax.set_yticks(range(len(data)), [f"{names[k]}  ({f['seeds']} seed{'s' * (f['seeds'] > 1)})" for k, f in found.items()])
     ax.invert_yaxis()
-    ax.set(xlabel="mean AP over unseen generators (95 % interval over photographs and seeds)")
+    ax.set(xlabel="mean AP over unseen generators\n(95 % interval over photographs and seeds)")
     ax.set_title(title)
     return fig, data
 
