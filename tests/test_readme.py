@@ -17,11 +17,12 @@ from trees import univfd
 
 from sddlib import __main__ as cli
 from sddlib import ablations, runner
+from sddlib.baselines import trials
 from sddlib.data import data_hash, read_manifest
 from sddlib.evaluate import read_scores, table, write_csv
 from sddlib.grids import read_grid
 from sddlib.presets import get_preset
-from sddlib.profiles import all_parameters, check_overrides, parse_overrides
+from sddlib.profiles import all_parameters, check_overrides, parse_overrides, read_json
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = ("python", "accelerate", "torchrun")  # what starts Python
@@ -63,6 +64,7 @@ def test_every_command_is_of_a_kind_that_is_tested_here():
         "score",
         "seeds",
         "ablate",
+        "baselines",
         "figures",
         "verify",
         "plan",
@@ -166,6 +168,22 @@ def test_commands_of_the_full_scale_work_on_stand_ins(smoke_run, tmp_path, capsy
         args = cli.build_parser().parse_args(words)
         assert args.list or len(read_grid(ROOT / args.grid).runs) == 3
     assert [["plan"]] == sddlib_commands("plan")
+
+
+@pytest.mark.parametrize("words", sddlib_commands("baselines"), ids=" ".join)
+def test_baselines_commands_name_kinds_seeds_and_a_profile_that_exist(words, monkeypatch, capsys):
+    """What is kept of them was made with the settings of this command."""
+    seen = []
+
+    def sweep(kinds, seeds, found, force, say):
+        for kind in trials.check_kinds(kinds):
+            for seed in {*seeds} & {*found.seeds(kind)}:
+                assert read_json(found.file(kind, seed).with_suffix(".json"))["settings"] == found.settings(kind, seed)
+                seen.append((kind, seed))
+        return 0
+
+    monkeypatch.setattr(trials, "sweep", sweep)
+    assert cli.main(words) == 0 and seen, capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", sddlib_commands("ablate"), ids=" ".join)
