@@ -86,10 +86,9 @@ def together(rows: list[dict], say=print) -> list[dict]:
     for i, j, _ in pairs:
         one, other = sorted((first(rows[i]["photo"]), first(rows[j]["photo"])))
         leader[other] = one
-    mixed = [p for p in pairs if rows[p[0]]["label"] != rows[p[1]]["label"]]
-    pairs = mixed + [p for p in pairs if p not in mixed]
-    if mixed:
-        say(f"warning: {len(mixed)} pairs that look alike are one real, one generated, under other names: copies teach nothing")
+    pairs.sort(key=lambda p: rows[p[0]]["label"] == rows[p[1]]["label"])  # those of both classes are shown first
+    if mixed := sum(rows[i]["label"] != rows[j]["label"] for i, j, _ in pairs):
+        say(f"warning: {mixed} pairs that look alike are one real, one generated, under other names: copies teach nothing")
     lines = [f"{printable(rows[i]['path'])} ~ {printable(rows[j]['path'])} ({d} of {BITS} bits differ)" for i, j, d in pairs]
     list_some("pairs that look alike, kept in one split", lines, say)
     flat = [printable(r["path"]) for r in rows if not r["phash"]]
