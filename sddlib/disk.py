@@ -7,6 +7,15 @@ from glob import escape
 from pathlib import Path
 
 from . import SDDError
+from .columns import printable
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with a leading ~ or ~user in full."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise SDDError(f"{printable(path)}: no home directory is known for this; write the path in full") from None
 
 
 @contextmanager

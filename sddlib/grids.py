@@ -11,6 +11,7 @@ from pathlib import Path
 from yaml import YAMLError
 
 from . import SDDError
+from .disk import expanded
 from .limits import read_yaml
 from .presets import get_preset
 from .profiles import ROOT, all_parameters, check_overrides, near, resolve
@@ -49,7 +50,7 @@ def read_grid(path: Path) -> Grid:
         raise SDDError(f"{said}: its name is that of the folder in runs/, and {name!r} cannot be one; rename the file")
     notebooks, profile = _notebooks(sections, said), str(sections.get("profile") or "mini")
     if profile.endswith((".yaml", ".yml")):
-        profile = str((path.parent / Path(profile).expanduser()).resolve())  # a path starts at the grid file
+        profile = str((path.parent / expanded(profile)).resolve())  # a path starts at the grid file
     fixed, combinations = _mapping(sections, "fixed", said), _combinations(sections, said)
     for combination in combinations:
         if twice := [n for n in combination if n in fixed]:
@@ -79,7 +80,7 @@ def identity(found: dict[str, dict]) -> str:
         if "preset" in values:
             values["preset"] = get_preset(values["preset"], **values["preset_fields"]).as_dict()
         if "manifest" in values:
-            values["data"] = _digest(ROOT / Path(values["manifest"]).expanduser())
+            values["data"] = _digest(ROOT / expanded(values["manifest"]))
         known.append([name, values])
     try:
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import torch
 
 from . import SDDError
+from .disk import expanded
 from .fitting import fit, job_bank, read_job
 from .parallel import from_first, join, pick_device, rank, wait, world
 from .profiles import ROOT, all_parameters, check_overrides, parameters
@@ -20,8 +21,8 @@ from .score_run import score_run
 
 def train_together(p: SimpleNamespace, folder: Path) -> None:
     """The trainings of 03_train, which then finds the checkpoints."""
-    weights = ROOT / Path(p.weights).expanduser()
-    job = read_job(p, ROOT / Path(p.manifest).expanduser(), str(weights) if weights.exists() else p.weights, folder)
+    weights = ROOT / expanded(p.weights)
+    job = read_job(p, ROOT / expanded(p.manifest), str(weights) if weights.exists() else p.weights, folder)
     bank = job_bank(job, pick_device())
     for kind in ("sdd", "lora", "probe"):
         fit(job, kind, bank)
@@ -30,7 +31,7 @@ def train_together(p: SimpleNamespace, folder: Path) -> None:
 def score_together(p: SimpleNamespace, folder: Path) -> None:
     """The scores of 04_evaluate, which then reads them."""
     chosen = {name: getattr(p, name) for name in ("layout", "limit", "protocol", "equalise", "force", "batch", "workers")}
-    score_run(folder, ROOT / Path(p.manifest).expanduser(), **chosen)
+    score_run(folder, ROOT / expanded(p.manifest), **chosen)
 
 
 HEAVY = {"03_train": (train_together, {"force": False}), "04_evaluate": (score_together, {"force": False})}

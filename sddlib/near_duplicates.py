@@ -117,9 +117,8 @@ def alike(one: dict, other: dict, differ: int) -> str:
     return f"{one['path']} ({one['split']}) and {other['path']} ({other['split']}), {differ} of {BITS} bits differ"
 
 
-def refuse_look_alikes(rows: list[dict], name) -> None:
-    """An error that names two pictures of this benchmark that look alike on two sides, if there are any. rows: as in
-    `look_alikes`, with path."""
-    if found := look_alikes(rows):
+def refuse_look_alikes(found: list[tuple[dict, dict, int]], name) -> None:
+    """An error that names a pair of this benchmark, if there is any. found: of `look_alikes`, whose rows hold path too."""
+    if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise SDDError(f"{name}: two splits hold pictures that look alike: {alike(*found[0])}{more}; keep them in one split")

@@ -31,6 +31,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from . import SDDError
+from .columns import printable
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # no other decoder is asked: that of EPS would start a program
@@ -65,7 +66,7 @@ def one_sentence() -> Iterator[None]:
 def plain(error: Exception) -> str:
     """What an error says, on one line that does nothing to a terminal."""
     said = " ".join(str(error).split()) or type(error).__name__
-    return (said if said.isprintable() else ascii(said)[1:-1])[:LONGEST]
+    return printable(said)[:LONGEST]
 
 
 def check_regular(path: str | Path) -> None:

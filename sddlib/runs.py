@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from . import SDDError, __version__
-from .disk import replaced
+from .disk import expanded, replaced
 from .limits import is_name
 from .profiles import ROOT, near, parameters, profile_parameters, read_json
 
@@ -84,7 +84,7 @@ class Run:
 
     def path(self, name: str) -> Path:
         """A path among the parameters; a relative one starts at the repository's root, wherever the kernel stands."""
-        return ROOT / Path(name).expanduser()
+        return ROOT / expanded(name)
 
     def weights(self, name: str) -> str:
         """`embedded`, `random` and open_clip tags as they are; a file or folder below the repository by its full path."""
@@ -128,7 +128,7 @@ def start(notebook: str, namespace: dict) -> Run:
         changes = profile_parameters(profile, notebook)
         values |= {k: v for k, v in changes.items() if values[k] == defaults[k]}
     namespace.update(values)
-    folder = ROOT / (Path(values["run_dir"]).expanduser() if values["run_dir"] else RUNS / (profile or "lab"))
+    folder = ROOT / (expanded(values["run_dir"]) if values["run_dir"] else RUNS / (profile or "lab"))
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / "run.json"
     profile = read_json(record).get("profile") if record.is_file() else profile or "defaults of the notebook"

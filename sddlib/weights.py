@@ -16,6 +16,7 @@ from open_clip.transformer import QuickGELU, VisionTransformer
 
 from sddlib import SDDError
 from sddlib.checkpoints import Source, find_weights, read_source
+from sddlib.disk import expanded
 from sddlib.embedded import NAME as EMBEDDED_NAME
 from sddlib.embedded import cache_dir, check_cached, fetch_embedded
 from sddlib.hub import find_tag
@@ -97,7 +98,7 @@ def _open(name: str, weights: str | Path) -> Source:
         if name != EMBEDDED_NAME:
             return Source({}, "The embedded CLIP", quick_gelu=True)  # refused by its activation before anything is fetched
         return read_source(check_cached(fetch_embedded()))
-    path = Path(weights).expanduser()
+    path = expanded(weights)
     if os.path.exists(path):  # which answers for a name of any length
         return read_source(find_weights(path))
     if isinstance(weights, Path) or len(path.parts) > 1 or path.suffix in (".safetensors", ".pt", ".pth", ".bin"):

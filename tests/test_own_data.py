@@ -72,6 +72,15 @@ def test_regenerations_stay_in_the_split_of_their_photograph(tmp_path):
     assert len({r["photo"] for r in collect(tmp_path / "real", tmp_path / "fake", paired=False)}) == 80
 
 
+def test_copies_of_a_real_picture_among_the_generated_ones_are_warned_of_and_named_first():
+    said, reals, fakes = [], rows(8, "camera", 0, "p"), rows(2)
+    looks = [f"{i:02x}" * 32 for i in (0, 0, 0, 0, 0, 0, 0, 255, 255, 15)]  # six pairs of reals, and one of a real and a fake
+    found = together([r | {"phash": look} for r, look in zip(reals + fakes, looks, strict=True)], said.append)
+    assert found[7]["photo"] == found[8]["photo"] == "gan0" != found[9]["photo"] and len({r["photo"] for r in found[:7]}) == 1
+    assert said[0].startswith("warning: 1 pairs that look alike are one real, one generated")
+    assert said[1].endswith(": 7") and said[2].splitlines()[0] == "  camera/p7.png ~ gan/gan0.png (0 of 256 bits differ)"
+
+
 def test_unseen_generators_are_for_test_alone_and_what_is_left_out_is_said():
     said = []
     reals, seen = rows(40, "camera", 0, "p"), rows(40)

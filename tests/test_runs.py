@@ -125,6 +125,8 @@ def test_relative_paths_start_at_the_repository_wherever_the_kernel_stands(tmp_p
     run = runs.start("04_evaluate", cells("04_evaluate", tmp_path))
     assert run.path("data/manifest.csv") == profiles.ROOT / "data" / "manifest.csv"
     assert run.path(str(tmp_path)) == tmp_path
+    with pytest.raises(SDDError, match="~nobody-of-this-name/x: no home directory"):
+        run.path("~nobody-of-this-name/x")
     assert run.weights("embedded") == "embedded"
 
 

@@ -1,7 +1,6 @@
 """What the paper's nine baselines share: options, one input an image, training in the common loop, saving, loading, scoring."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import torch.nn.functional as F
@@ -10,6 +9,7 @@ from torch import Tensor
 from .. import SDDError
 from ..checkpoints import read_tensors
 from ..data import Sample
+from ..disk import expanded
 from ..limits import SIDE
 from ..optim import TrainConfig
 from ..resume import States
@@ -90,7 +90,7 @@ class Baseline(Stored):
 
 def read_weights(path: str, what: str) -> dict[str, Tensor]:
     """Tensors by name from a file that a baseline was told to use; a missing one is an error that says what belongs there."""
-    file = Path(path).expanduser()
+    file = expanded(path)
     if not file.is_file():
         raise SDDError(f"{what} needs the weights file {path!r}, which is missing; put it there or name another")
     return read_tensors(file)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .. import SDDError
 from ..checkpoints import read_tensors
-from ..disk import replaced
+from ..disk import expanded, replaced
 from ..embedded import sha256
 from ..profiles import ROOT, read_json
 
@@ -112,8 +112,8 @@ class Diffusion:
     """
 
     def __init__(self, source: str, steps: int, cache: str = ""):
-        self.source = ROOT / Path(source).expanduser()
-        self.steps, self.cache = steps, ROOT / Path(cache).expanduser() / f"maps-{self.digest[:12]}-{steps}" if cache else None
+        self.source = ROOT / expanded(source)
+        self.steps, self.cache = steps, ROOT / expanded(cache) / f"maps-{self.digest[:12]}-{steps}" if cache else None
         if type(steps) is not int or not 1 <= steps <= 1000:
             raise SDDError(f"{steps!r} DDIM steps are impossible; choose 1 to 1000")
 

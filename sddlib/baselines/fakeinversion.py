@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from .. import SDDError
+from ..disk import expanded
 from ..profiles import ROOT
 from .diffusion import library
 from .maps import MapReader
@@ -60,7 +61,7 @@ class FakeInversion(MapReader):
     def caption_with(self) -> Callable[[Image.Image], str]:
         if not self.options["captioner"]:
             raise SDDError("this diffusion model reads captions; give `captioner`, or set `caption_with` to a function")
-        return blip(ROOT / Path(self.options["captioner"]).expanduser())
+        return blip(ROOT / expanded(self.options["captioner"]))
 
     def caption(self, crop: Image.Image) -> str:
         return self.caption_with(crop) if self.diffusion.reads_text else ""

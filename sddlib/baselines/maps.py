@@ -11,6 +11,7 @@ from torchvision.models import resnet50
 
 from ..columns import printable
 from ..data import cut
+from ..disk import expanded
 from ..profiles import ROOT
 from .base import Baseline, Output
 from .diffusion import MINI, Diffusion
@@ -64,7 +65,7 @@ class MapReader(Baseline):
     def restore(cls, about: dict, state: dict[str, Tensor], fetched: str | None) -> "MapReader":
         """Maps are kept below the repository or nowhere: a file that may come from anybody does not say where is written."""
         options = dict(about["options"])
-        cache = os.path.normpath(ROOT / Path(options.get("cache") or "").expanduser())
+        cache = os.path.normpath(ROOT / expanded(options.get("cache") or ""))
         if not Path(cache).is_relative_to(ROOT):
             print(f"maps are not kept: {printable(cache)}, which the checkpoint names for them, is outside the repository")
             options["cache"] = ""
