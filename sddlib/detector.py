@@ -73,7 +73,8 @@ class Detector(Scorer):
             Re = self.reconstruction(V_H, V_H if self.preset.bank == "none" else self.f_s)
             D_s = difference_map(Re, V_H)
         F_low = self.enhancement(x, D_s)
-        logit = self.head(torch.cat([F_low, T_CLS], 1)).squeeze(1)  # Eq. 15
+        F_out = torch.cat([F_low, T_CLS], 1)  # Eq. 15
+        logit = self.head(F_out).squeeze(1)
         return Output(logit, T_CLS, V_H, Re, D_s, F_low)
 
     def loss(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:

@@ -3,7 +3,8 @@
 import numpy as np
 
 from .evaluate import headline, table
-from .intervals import bootstrap
+from .intervals import bootstrap, weighted_acc
+from .metrics import fit_threshold
 from .report import columns
 
 BASE = "sdd"
@@ -14,9 +15,10 @@ def effects(runs: list[dict[str, list[dict]]], draws: int = 1000, seed: int = 0)
     training held every one).
 
     runs: one dict a training seed, column -> rows of scores. A column is compared over the seeds that it and SDD both have:
-    {"over": "unseen" or "seen", as of `evaluate.headline`, "seeds", "ap", "ap_sd" (nan for one seed), "acc" (at the validation
-    threshold), "difference": (estimate, low, high) of the mean AP, 95 %, and "base": SDD's AP over the same seeds}. Columns
-    that no seed shares with SDD are left out.
+    {"over": "unseen" or "seen", as of `evaluate.headline`, "seeds", "photographs" of the test split, "ap" and "acc" (at each
+    run's own validation threshold) with "ap_sd" and "acc_sd" (nan for one seed), "difference" and "acc_difference":
+    (estimate, low, high) of the mean AP and accuracy, 95 %, and "base": SDD's AP over the same seeds}. Columns that no seed
+    shares with SDD are left out.
     """
     found = {}
     for name in dict.fromkeys(column for run in runs for column in run):
@@ -24,19 +26,37 @@ def effects(runs: list[dict[str, list[dict]]], draws: int = 1000, seed: int = 0)
         if not shared:
             continue
         over, ap, acc = zip(*(means(run[name]) for run in shared), strict=True)
-        difference = (0.0, 0.0, 0.0)
+        difference = acc_difference = (0.0, 0.0, 0.0)
         if name != BASE:
-            difference = bootstrap([{name: run[name], BASE: run[BASE]} for run in shared], draws, seed)[name, BASE]
+            pairs = [{name: run[name], BASE: run[BASE]} for run in shared]
+            difference = bootstrap(pairs, draws, seed)[name, BASE]
+            called = [{n: decided(rows) for n, rows in pair.items()} for pair in pairs]
+            acc_difference = bootstrap(called, draws, seed, metric=weighted_acc)[name, BASE]
         found[name] = {
             "over": over[0],
             "seeds": len(shared),
+            "photographs": len({r["photo"] for r in shared[0][name] if r["split"] == "test"}),
             "ap": float(np.mean(ap)),
-            "ap_sd": float(np.std(ap, ddof=1)) if len(ap) > 1 else float("nan"),
+            "ap_sd": spread(ap),
             "acc": float(np.mean(acc)),
+            "acc_sd": spread(acc),
             "base": float(np.mean([means(run[BASE])[1] for run in shared])),
             "difference": difference,
+            "acc_difference": acc_difference,
         }
     return found
+
+
+def spread(values: tuple[float, ...]) -> float:
+    """Standard deviation over seeds; nan for one."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+
+
+def decided(rows: list[dict]) -> list[dict]:
+    """The rows with 1.0 for a score above the threshold of their own validation rows and 0.0 for the others, so that an
+    accuracy at 0.5 is the accuracy at that threshold."""
+    threshold = fit_threshold([r for r in rows if r["split"] == "val"])
+    return [r if r["score"] is None else r | {"score": float(r["score"] > threshold)} for r in rows]
 
 
 def means(rows: list[dict]) -> tuple[str, float, float]:
@@ -46,20 +66,21 @@ def means(rows: list[dict]) -> tuple[str, float, float]:
     return over, summary[f"mean_ap_{over}"], summary[f"mean_acc_{over}"]
 
 
-def verdict(effect: dict) -> str:
+def verdict(effect: dict, of: str = "difference") -> str:
     """One word for the 95 % interval of an effect: "better", "worse", "undecided" where it holds 0, and "one seed" where the
     chance of training is not in it."""
-    _, low, high = effect["difference"]
+    _, low, high = effect[of]
     if effect["seeds"] == 1:
         return "one seed"
     return "better" if low > 0 else "worse" if high < 0 else "undecided"
 
 
-def effects_table(found: dict[str, dict], what: dict[str, str]) -> str:
-    """A line a column. what: column -> what was changed."""
-    body = [["variant", "what is changed", "seeds", "AP", "sd", "ACC", "AP - SDD", "95 % low", "high", ""]]
+def effects_table(found: dict[str, dict], what: dict[str, str], metric: str = "ap") -> str:
+    """A line a column, of the mean "ap" or "acc". what: column -> what was changed."""
+    name_of, of = metric.upper(), {"ap": "difference", "acc": "acc_difference"}[metric]
+    body = [["variant", "what is changed", "seeds", name_of, "sd", f"{name_of} - SDD", "95 % low", "high", ""]]
     for name, e in found.items():
-        spread = "" if np.isnan(e["ap_sd"]) else e["ap_sd"]
-        shift = ["", "", "", ""] if name == BASE else [*(f"{v:+.3f}" for v in e["difference"]), verdict(e)]
-        body.append([name, what[name], e["seeds"], e["ap"], spread, e["acc"], *shift])
+        sd = "" if np.isnan(e[f"{metric}_sd"]) else e[f"{metric}_sd"]
+        shift = ["", "", "", ""] if name == BASE else [*(f"{v:+.3f}" for v in e[of]), verdict(e, of)]
+        body.append([name, what[name], e["seeds"], e[metric], sd, *shift])
     return columns(body, 2)

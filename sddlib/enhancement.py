@@ -7,12 +7,15 @@ from torch import Tensor, nn
 from . import SDDError
 from .parallel import BatchNorm2d
 
-# f of Eq. 12, of n = |F' - F|: the paper's 1/e^n, and the two forms that lose to it in Fig. 5
-WEIGHTS = {"exp": lambda n: n.neg().exp(), "abs": lambda n: n, "square": torch.square}
+# f of Eq. 12, of x = |F' - F|: the paper's 1/e^x, and the two forms that lose to it in Fig. 5
+WEIGHTS = {"exp": lambda x: x.neg().exp(), "abs": lambda x: x, "square": torch.square}
 
 
 class Stage(nn.Module):
     """One stage n: F(n) from the image side, F'(n) = deconv(D_s) * F(n), and F_low(n) = F' + F' * f(|F' - F|).
+
+    Eq. 11 prints the deconvolution around F(n), whose side is another than that of D_s; here it is around D_s, as in the
+    sentence before it and in the authors' release.
 
     D_s (B, D, g, g) is brought to the stage's side by a deconvolution whose stride is the rounded ratio, then fitted
     exactly by interpolation. Convolutions and deconvolutions are each followed by BN and ReLU (Sec. 3.3).

@@ -109,9 +109,11 @@ def interval(values: np.ndarray) -> Interval:
     return (float(values[0]), *map(float, np.percentile(values[1:], (2.5, 97.5))))
 
 
-def bootstrap(runs: list[dict[str, list[dict]]], draws: int = 1000, seed: int = 0, split: str = "test") -> dict:
-    """95 % intervals of the mean AP over unseen generators (over all where training held every one), for each method and each
-    difference of two.
+def bootstrap(
+    runs: list[dict[str, list[dict]]], draws: int = 1000, seed: int = 0, split: str = "test", metric: Callable = weighted_ap
+) -> dict:
+    """95 % intervals of the mean AP, or another metric of WEIGHTED, over unseen generators (over all where training held every
+    one), for each method and each difference of two.
 
     runs: one dict a training seed, method -> rows of its scores file (the same images everywhere). A draw takes seeds with
     replacement and photographs with replacement; a photograph comes with its real crops and all their fakes, and the same
@@ -127,7 +129,7 @@ def bootstrap(runs: list[dict[str, list[dict]]], draws: int = 1000, seed: int = 
     if not groups:
         raise SDDError(f"the {split} split holds no fakes; check the manifest's split and label")
     groups = {key: rows for key, rows in groups.items() if key[2] not in seen} or groups
-    drawn = set_draws(groups, weighted_ap, draws, rng)
+    drawn = set_draws(groups, metric, draws, rng)
     chosen = rng.integers(len(runs), size=(draws + 1, len(runs)))
     chosen[0] = np.arange(len(runs))
     samples = {}

@@ -11,6 +11,7 @@ def reconstruction_loss(
     Re: Tensor, V_H: Tensor, y: Tensor, detach_target: bool = False, over: str = "reals", norm: str = "mse"
 ) -> Tensor:
     """L_r, Eq. 9: mean squared error between Re and V_H over the *real* images of the batch; 0 where there are none.
+    Eq. 9 divides by B, which is read as the number of these.
 
     Re, V_H: (B, N, D); y: (B,) labels. The paper does not say whether the target is detached. If it is not, L_r also draws
     the encoder's tokens of reals towards what the bank rebuilds; detach_target keeps it from that.

@@ -129,7 +129,10 @@ def _version(t: Tensor) -> int:
 
 
 def difference_map(Re: Tensor, V_H: Tensor) -> Tensor:
-    """D_s = |Re - f_r|, Eq. 10, as a map: (B, N, D), (B, N, D) -> (B, D, g, g) with g*g = N; CLS in front is left out."""
+    """D_s, Eq. 10, as a map: (B, N, D), (B, N, D) -> (B, D, g, g) with g*g = N; CLS in front is left out.
+
+    Printed |R_f - f_r|, which is read as |Re - V_H|: what was rebuilt, against the image's own tokens.
+    """
     B, N, D = V_H.shape
     g = math.isqrt(N)
     return (Re - V_H)[:, N - g * g :].abs().transpose(1, 2).reshape(B, D, g, g)

@@ -25,12 +25,16 @@ BRANCHES = ("tokens", "pixels")
 
 class Readings(NamedTuple):
     """Of n images: logit (n,); features (n, F_low + D), F_low then T_CLS, what the head reads (Eq. 15); D_s (n, g, g), Eq. 10
-    averaged over channels, in units of a token's values; V_H (n,), mean size of those values, to compare D_s with."""
+    averaged over channels, in units of a token's values; V_H (n,), mean size of those values, to compare D_s with; Re (n, D),
+    what was rebuilt, averaged over tokens, and Re_spread (n,), its standard deviation over tokens, averaged over channels: 0
+    where every token is rebuilt as the same one."""
 
     logit: np.ndarray
     features: np.ndarray
     D_s: np.ndarray
     V_H: np.ndarray
+    Re: np.ndarray
+    Re_spread: np.ndarray
 
 
 class Cam(NamedTuple):
@@ -74,7 +78,8 @@ def readings(model: Detector, samples: list[Sample], batch: int = 32) -> Reading
     for x, _, _ in progress(DataLoader(Crops(samples, model.backbone.image_size, train=False), batch), desc="reading"):
         out = model.eval()(x.to(device))
         features = torch.cat([out.F_low, out.T_CLS], 1)  # (B, F_low + D)
-        found.append([t.float().cpu() for t in (out.logit, features, out.D_s.mean(1), out.V_H.abs().mean((1, 2)))])
+        numbers = out.logit, features, out.D_s.mean(1), out.V_H.abs().mean((1, 2)), out.Re.mean(1), out.Re.std(1).mean(1)
+        found.append([t.float().cpu() for t in numbers])
     return Readings(*(torch.cat(part).numpy() for part in zip(*found, strict=True)))
 
 

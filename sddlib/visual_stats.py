@@ -43,7 +43,7 @@ def plane(features: np.ndarray, perplexity: float, iterations: int, seed: int) -
 def separation(features: np.ndarray, points: np.ndarray, labels: np.ndarray, photos: Sequence[str]) -> dict[str, float]:
     """How far real and fake lie apart: silhouette in the space of the standardised features (n, K), silhouette in the t-SNE
     plane (n, 2), and probe, the cross-validated accuracy of a linear classifier on the features, in which no photograph
-    stands on both sides of a fold."""
+    stands on both sides of a fold, with probe_sd, its standard deviation over the folds."""
     folds = min(5, len(set(photos)))
     if folds < 2:
         raise SDDError("a linear probe needs images of at least two photographs to be tested on; take more of them")
@@ -51,7 +51,7 @@ def separation(features: np.ndarray, points: np.ndarray, labels: np.ndarray, pho
     accuracy = cross_val_score(probe, features, labels, groups=list(photos), cv=GroupKFold(folds), error_score="raise")
     space = StandardScaler().fit_transform(features)
     found = {"silhouette": silhouette_score(space, labels), "silhouette_plane": silhouette_score(points, labels)}
-    return {name: float(v) for name, v in (found | {"probe": accuracy.mean()}).items()}
+    return {name: float(v) for name, v in (found | {"probe": accuracy.mean(), "probe_sd": accuracy.std(ddof=1)}).items()}
 
 
 def likeness(maps: np.ndarray) -> float:

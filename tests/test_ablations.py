@@ -14,6 +14,7 @@ from sddlib.data import Sample, read_manifest
 from sddlib.detector import Detector
 from sddlib.effects import effects, effects_table, verdict
 from sddlib.evaluate import score_paths, table, write_csv
+from sddlib.figures import style
 from sddlib.figures_ablations import effect_bars, path_bars
 from sddlib.interventions import PATHS, interventions, partners
 from sddlib.presets import Preset, get_preset
@@ -201,14 +202,19 @@ def test_a_difference_is_the_variants_ap_minus_that_of_sdd_over_the_seeds_both_h
         ap = [table(run[name])[1]["mean_ap_unseen"] - table(run["sdd"])[1]["mean_ap_unseen"] for run in of]
         assert found[name]["difference"][0] == pytest.approx(np.mean(ap)) and found[name]["seeds"] == len(of)
         assert found[name]["ap"] - found[name]["base"] == pytest.approx(np.mean(ap))
-    assert verdict(found["good"]) == "better" and found["sdd"]["seeds"] == 3
+    for name, of in (("good", runs[:2]), ("bad", runs[2:])):
+        acc = [table(run[name])[1]["mean_acc_unseen"] - table(run["sdd"])[1]["mean_acc_unseen"] for run in of]
+        assert found[name]["acc_difference"][0] == pytest.approx(np.mean(acc)) and found[name]["photographs"] == 20
+    assert found["good"]["acc_sd"] == pytest.approx(np.std([table(r["good"])[1]["mean_acc_unseen"] for r in runs[:2]], ddof=1))
+    assert verdict(found["good"]) == verdict(found["good"], "acc_difference") == "better" and found["sdd"]["seeds"] == 3
     assert (
         verdict(found["bad"]) == "one seed"
         and np.isnan(found["bad"]["ap_sd"])
         and found["sdd"]["difference"] == (0.0, 0.0, 0.0)
     )
     text = effects_table(found, {n: n for n in found})
-    assert re.search(r"good +good +2 .* better", text) and "nan" not in text
+    assert re.search(r"good +good +2 .* better", text) and "nan" not in text and "AP - SDD" in text
+    assert f"{found['good']['acc_difference'][0]:+.3f}" in effects_table(found, {n: n for n in found}, "acc")
 
 
 def test_where_training_held_every_generator_effects_are_over_these():
@@ -218,11 +224,27 @@ def test_where_training_held_every_generator_effects_are_over_these():
     found = effects([seen], draws=50)
     summary = table(seen["good"])[1]
     assert found["good"]["over"] == "seen" and effects([{"sdd": scores(1, 0)}])["sdd"]["over"] == "unseen"
-    assert "over seen generators" in effect_bars(found, {"good": "any"}, verdict, "")[0].axes[0].get_xlabel()
-    assert "over seen generators" in path_bars(found, {"good": "whole"}, "")[0].axes[0].get_xlabel()
+    assert "over seen generators" in effect_bars(found, {"good": "any"}, verdict, "")[0].get_supxlabel()
+    assert "over seen generators" in path_bars(found, {"good": "whole"}, "")[0].get_supxlabel()
     assert (found["good"]["ap"], found["good"]["acc"]) == pytest.approx((summary["mean_ap_seen"], summary["mean_acc_seen"]))
     assert found["good"]["difference"][0] == pytest.approx(found["good"]["ap"] - found["good"]["base"])
     assert found["good"]["base"] == pytest.approx(table(seen["sdd"])[1]["mean_ap_seen"])
+
+
+def test_nothing_written_on_the_figures_is_cut_off():
+    style()
+    found = effects([{"sdd": scores(0.5, 0), **{name: scores(1.0, 1) for name in VARIANTS if name != "sdd"}}], draws=20)
+    few = {name: found[name] for name in ("sdd", "lora", "no_sts")}
+    title = "What a change to SDD does to AP on unseen generators (REDUCED sweep, shows nothing)"
+    groups = {name: v.group for name, v in VARIANTS.items() if name != "sdd"}
+    paths = {"sdd": "as trained", "lora": "the enhancer guided by the D_s of an image of the other class"}
+    figures = effect_bars(found, groups, verdict, title), effect_bars(few, groups, verdict, title), path_bars(few, paths, title)
+    for fig, _ in figures:
+        assert fig.get_suptitle() and fig.get_supxlabel()
+        fig.draw_without_rendering()
+        for text in (*fig.texts, *fig.axes[0].get_yticklabels()):
+            box = text.get_window_extent()
+            assert box.width and fig.bbox.containsx(box.x0) and fig.bbox.containsx(box.x1), text.get_text()
 
 
 def test_a_variant_that_no_seed_shares_with_sdd_is_left_out():

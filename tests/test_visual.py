@@ -73,6 +73,18 @@ def test_D_s_is_read_in_its_place_and_beside_the_size_of_the_tokens(samples):
     assert read.V_H[5] == pytest.approx(out.V_H.abs().mean().item(), abs=1e-5)
 
 
+def test_whether_every_patch_is_rebuilt_as_the_same_token_is_read(samples):
+    """Eq. 5-8 as they are, near uniform attention, rebuild one token an image; with residuals every patch has its own."""
+    alike = visual.readings(make(), samples, batch=4)
+    assert alike.Re_spread.max() < 1e-5 < alike.Re.std(0).mean()
+    model = make(residual="tokens")
+    read = visual.readings(model, samples, batch=4)
+    with torch.no_grad():
+        Re = model(visual.crops(model, samples[5:6])).Re[0]
+    np.testing.assert_allclose(read.Re[5], Re.mean(0), atol=1e-5)
+    assert read.Re_spread[5] == pytest.approx(np.std(Re.numpy(), 0, ddof=1).mean(), rel=1e-3) and read.Re_spread.min() > 1e-2
+
+
 def test_scores_of_another_checkpoint_are_refused(rows):
     logit = np.array([np.log(r["score"] / (1 - r["score"])) for r in rows])
     assert visual.check_scores(rows, logit) < 1e-6
