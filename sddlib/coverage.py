@@ -5,6 +5,16 @@ import torch
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
+from .intervals import Interval, interval, photograph_draws
+
+SEGMENTS, FEW = 256, 5  # of the range of divergence; a segment with at most FEW of the tokens banks are drawn from is sparse
+KINDS = {
+    "all": "all",
+    "common": "common (lower half\nof divergence)",
+    "sparse": f"sparse (at most {FEW} others\nin 1/{SEGMENTS} of the range)",
+    "furthest": "5 % furthest\nfrom the reference",
+}
+
 
 def nearest_distance(tokens: Tensor, bank: Tensor, chunk: int = 4096) -> np.ndarray:
     """Euclidean distance of every token (n, D) to its nearest bank token (M, D), in units of the tokens' own spread: the root
@@ -13,15 +23,28 @@ def nearest_distance(tokens: Tensor, bank: Tensor, chunk: int = 4096) -> np.ndar
     return torch.cat([torch.cdist(t, bank).amin(1) for t in tokens.split(chunk)]).div(spread).numpy()
 
 
-def coverage(tokens: Tensor, js: np.ndarray, bank: Tensor) -> dict[str, float]:
-    """What a bank leaves uncovered of tokens (n, D) with divergences js (n,): the mean nearest distance, that of the common
-    tokens (below the median divergence), and that of the rare ones (the 5 % furthest from the reference)."""
+def kinds_of(js: np.ndarray, known: np.ndarray) -> dict[str, np.ndarray]:
+    """KINDS of tokens by their divergences js (n,): (n,) bool each; a kind that has no token is left out. known: divergences of
+    the tokens that banks are drawn from, to the same reference; where these lie says which part of the range is sparse. The
+    furthest are not: real tokens crowd at both ends."""
+    counts, edges = np.histogram(known, SEGMENTS)
+    segment = np.clip(np.searchsorted(edges, js, "right") - 1, 0, SEGMENTS - 1)
+    found = {"all": np.ones(len(js), bool), "common": js <= np.median(js), "sparse": counts[segment] <= FEW}
+    return {kind: which for kind, which in (found | {"furthest": js >= np.quantile(js, 0.95)}).items() if which.any()}
+
+
+def coverage(tokens: Tensor, js: np.ndarray, bank: Tensor, known: np.ndarray) -> dict[str, float]:
+    """What a bank leaves uncovered of tokens (n, D): the mean nearest distance of each kind. js, known: as in `kinds_of`."""
     d = nearest_distance(tokens, bank)
-    return {
-        "all": float(d.mean()),
-        "common": float(d[js <= np.median(js)].mean()),
-        "rare": float(d[js >= np.quantile(js, 0.95)].mean()),
-    }
+    return {kind: float(d[which].mean()) for kind, which in kinds_of(js, known).items()}
+
+
+def difference_interval(one: np.ndarray, other: np.ndarray, photos: np.ndarray, draws: int = 1000, seed: int = 0) -> Interval:
+    """(estimate, low, high), 95 %, of the mean of one - other, both (n,), a number a token; photographs are drawn, photos (n,),
+    each with all its tokens."""
+    names, at = np.unique(photos, return_inverse=True)
+    weights = photograph_draws([np.arange(len(names))], draws, np.random.default_rng(seed))
+    return interval((weights @ np.bincount(at, one - other)) / (weights @ np.bincount(at)))
 
 
 def random_bank(tokens: Tensor, M: int, seed: int) -> Tensor:

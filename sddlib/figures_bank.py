@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
+from .coverage import KINDS
 from .figures import FAKE, NEUTRAL, REAL
 
 
@@ -28,16 +29,16 @@ def token_plane(tokens, index, js):
 
 
 def coverage_bars(found: dict[str, dict[str, list[float]]], M: int, count: int):
-    """Nearest distance left by each way of choosing M tokens, for all, common and rare tokens. found: way -> {"all",
-    "common", "rare"} -> values, one a seed. Data: the same."""
-    fig, ax = plt.subplots(figsize=(7, 2.8))
-    kinds = ("all", "common", "rare")
+    """Nearest distance left by each way of choosing M tokens, for each kind of token. found: way -> kind of `coverage.KINDS`
+    -> values, one a seed. Data: the same."""
+    fig, ax = plt.subplots(figsize=(8, 2.8))
+    kinds = [*next(iter(found.values()))]
     for k, (way, colour) in enumerate(zip(found, (FAKE, REAL, NEUTRAL, "#009E73"), strict=False)):
         values = [np.mean(found[way][kind]) for kind in kinds]
         spread = [np.std(found[way][kind]) for kind in kinds]
-        at = np.arange(3) + (k - (len(found) - 1) / 2) * 0.8 / len(found)
+        at = np.arange(len(kinds)) + (k - (len(found) - 1) / 2) * 0.8 / len(found)
         ax.bar(at, values, 0.8 / len(found), yerr=spread, color=colour, ecolor="k", label=way)
-    ax.set_xticks(range(3), ["all", "common (lower half\nof divergence)", "rare (5 % furthest\nfrom the reference)"])
+    ax.set_xticks(range(len(kinds)), [KINDS[kind] for kind in kinds], fontsize=8)
     ax.set(
         ylabel="distance to nearest bank token\n(spreads of the tokens)", title=f"{count} tokens of validation reals, M = {M}"
     )
