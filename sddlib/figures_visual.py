@@ -68,13 +68,23 @@ def discrepancy_boxes(real: np.ndarray, fakes: dict[str, np.ndarray], aurocs: di
 def discrepancy_maps(examples: list[dict], images: np.ndarray, maps: np.ndarray):
     """Crops of the examples above their D_s, one colour scale for all. images: (n, 3, H, W) as the model sees them,
     maps: (n, g, g). Data: {path: map}."""
-    fig, axes = _frame(examples, images, ["$D_s$"])
-    scale = {"vmin": 0, "vmax": float(maps.max()), "cmap": "viridis"}
+    return _on_one_scale(examples, images, maps, ("$D_s$", "token value"), float(maps.max()))
+
+
+def patchfor_maps(examples: list[dict], images: np.ndarray, maps: np.ndarray):
+    """Crops of the examples above PatchFor's P(generated) of every patch, (n, h, w). Data: {path: map}."""
+    return _on_one_scale(examples, images, maps, ("PatchFor", "P(generated) of a patch"), 1.0)
+
+
+def _on_one_scale(examples: list[dict], images: np.ndarray, maps: np.ndarray, names: tuple[str, str], most: float):
+    """names: of the row, and of the colour scale, which goes from 0 to `most`."""
+    fig, axes = _frame(examples, images, [names[0]])
+    scale = {"vmin": 0, "vmax": most, "cmap": "viridis"}
     for ax, m in zip(axes[1], maps, strict=True):
         shown = ax.imshow(m, **scale)
         ax.set_xlabel(f"mean {m.mean():.3f}\nmax {m.max():.3f}", fontsize=8.5)
     bar = fig.colorbar(shown, ax=axes.ravel().tolist(), fraction=0.02, pad=0.01)
-    bar.set_label("token value", fontsize=8.5)
+    bar.set_label(names[1], fontsize=8.5)
     return fig, _by_path(examples, maps)
 
 

@@ -1,5 +1,7 @@
 """DIRE and FakeInversion: what a diffusion model makes of a picture, and what reads it."""
 
+import json
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -11,9 +13,11 @@ from pipelines import SCHEDULER, captioner, pixel_file, pixel_folder, text_folde
 
 from sddlib import SDDError
 from sddlib.baselines import baseline
-from sddlib.baselines.diffusion import MINI, Diffusion, Networks, to_signed
+from sddlib.baselines.diffusion import MINI, Diffusion, to_signed
 from sddlib.baselines.dire import DIRE, dire
 from sddlib.baselines.fakeinversion import FakeInversion
+from sddlib.baselines.maps import varied
+from sddlib.baselines.networks import Networks
 from sddlib.data import cut, decode, read_manifest
 from sddlib.profiles import ROOT
 
@@ -94,7 +98,7 @@ def test_maps_are_made_once_and_read_as_they_were_made(models, tmp_path):
     made = makes.maps_of(picture(), "cpu")
     read = reads.maps_of(picture(), "cpu")
     assert all(torch.equal(a, b) for a, b in zip(made, read, strict=True))
-    assert "networks" not in reads.__dict__  # they were not even loaded
+    assert "networks" not in reads.__dict__ and (makes.made, reads.made) == (1, 0)  # they were not even loaded
     (file,) = makes.cache.iterdir()
     assert file.suffix == ".npy" and np.load(file).dtype == np.float16
 
@@ -147,6 +151,30 @@ def test_weights_that_their_json_does_not_describe_are_refused(models, tmp_path)
         Diffusion(str(file), 2).maps(torch.zeros(1, 3, SIDE, SIDE))
 
 
+def changed(source, folder, name, **values):
+    """A copy of a pipeline folder, one of its JSON files changed."""
+    shutil.copytree(source, folder)
+    file = folder / name
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+    return folder
+
+
+def test_a_pipeline_of_another_kind_is_refused_and_never_run_as_if_it_were_of_this_one(models, tmp_path):
+    """Latents taken for pixels, or a class that nobody names, would give maps of nothing."""
+    times = "scheduler/scheduler_config.json"
+    wrong = {
+        "has a vqvae, which is not understood": (models.folder, "model_index.json", {"vqvae": ["diffusers", "VQModel"]}),
+        "takes 4 channels where a picture has 3": (models.text, "model_index.json", {"vae": [None, None]}),
+        "the number of a class": (models.folder, "unet/config.json", {"num_class_embeds": 10}),
+        "DDIM cannot follow .*none is not": (models.folder, times, {"beta_schedule": "none"}),
+        "DDIM cannot follow .*linspace": (models.folder, times, {"timestep_spacing": "linspace"}),
+    }
+    for k, (said, (source, name, values)) in enumerate(wrong.items()):
+        folder = changed(source, tmp_path / str(k), name, **values)
+        with pytest.raises(SDDError, match=said):
+            Diffusion(str(folder), 2).maps(torch.zeros(1, 3, SIDE, SIDE))
+
+
 def test_a_side_that_the_networks_cannot_halve_is_refused(models):
     with pytest.raises(SDDError, match="multiples of 4 px, not 18"):
         Diffusion(str(models.text), 2).maps(torch.zeros(1, 3, 18, 18))
@@ -192,6 +220,24 @@ def test_a_folder_of_blip_is_a_caption_function(models, tmp_path):
     assert said[0] and said[0] == said[2]
     told = model.diffusion.maps_of(picture(), "cpu", said[0])
     assert torch.equal(model.prepare(picture()), torch.cat(told))
+
+
+def test_training_sees_windows_of_the_maps_mirrored_or_not_and_scoring_sees_all(models):
+    x, seen = torch.arange(2.0 * 3 * 16 * 16).view(2, 3, 16, 16), set()
+    for seed in range(60):
+        torch.manual_seed(seed)
+        found = varied(x)
+        turned = (found[:, 0, 0, 0] > found[:, 0, 0, 1]).tolist()
+        found = torch.stack([f.flip(-1) if t else f for f, t in zip(found, turned, strict=True)])
+        top, left = divmod(int(found[0, 0, 0, 0]), 16)  # a value says where it stood
+        assert torch.equal(found, x[..., top : top + 14, left : left + 14])  # the same window for both
+        seen.add((top, left, *turned))
+    assert len({s[:2] for s in seen}) == 9 and len({s[2:] for s in seen}) == 4
+    model, sizes = DIRE(SIDE, weights=str(models.file), width=4, cache=""), []
+    model.net.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].shape[-1]))
+    for mode in (True, False):
+        model.train(mode)(torch.rand(2, 3, SIDE, SIDE))
+    assert sizes == [14, 16]
 
 
 def test_only_the_centre_of_a_larger_crop_is_read(models):

@@ -15,7 +15,7 @@ from kills import DONE
 from sddlib import SDDError
 from sddlib import __main__ as cli
 from sddlib.ablations import Store
-from sddlib.baselines.trials import write_scores
+from sddlib.baselines.kept import write_scores
 from sddlib.evaluate import write_csv
 from sddlib.recipes import load_scorer
 from sddlib.runs import Run, write_json

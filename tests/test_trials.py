@@ -15,8 +15,9 @@ from scores import make
 import sddlib.__main__ as cli
 from sddlib import SDDError, figures_baselines
 from sddlib.baselines import trials as module
+from sddlib.baselines.kept import write_scores
 from sddlib.baselines.standing import beside_paper, cost_table, paper_means, ranking_table, same_order, standing, title
-from sddlib.baselines.trials import Trials, check_kinds, keep_run, profile_trials, read_trials, sweep, write_scores
+from sddlib.baselines.trials import Trials, check_kinds, keep_run, profile_trials, read_trials, sweep
 from sddlib.data import read_csv
 from sddlib.fitting import PRACTICAL, read_job
 from sddlib.metrics import fit_threshold
@@ -284,15 +285,17 @@ def test_papers_means_stand_beside_ours_and_orders_are_counted(found):
     assert same_order(found) == (2, 3)  # the paper: SDD, NPR, CNNSpot; here: SDD, CNNSpot, NPR
 
 
-def test_costs_are_means_over_seeds_and_resumed_trainings_count_nowhere():
+def test_costs_are_means_over_seeds_and_what_a_stopped_training_took_is_not_known():
     known = {"parameters": 1000, "learned": 10, "ms_image": 2.0, "train_seconds": 100.0, "train_wall": 300.0, "epochs": 4}
     facts = {
         ("npr", 0): known,
         ("npr", 1): known | {"train_seconds": 200.0},
-        ("npr", 2): known | {"resumed": True, "ms_image": 9.0},
+        ("npr", 2): known | {"resumed": True, "train_seconds": 1.0, "train_wall": 1.0, "ms_image": 5.0},
+        ("dire", 0): known | {"resumed": True, "maps_made": 7},
     }
-    line = cost_table(facts).splitlines()[1].split()
-    assert line == ["NPR", "1,000", "10", "2.0", "150", "300", "-", "4.0"]
+    line, stopped = (line.split() for line in cost_table(facts).splitlines()[1:])
+    assert line == ["NPR", "1,000", "10", "3.0", "150", "300", "-", "4.0", "-"]
+    assert stopped == ["DIRE", "1,000", "10", "2.0", "-", "-", "-", "4.0", "7"]
 
 
 def test_figures_return_what_they_draw(found, done):

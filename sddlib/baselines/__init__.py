@@ -7,6 +7,7 @@ from .. import SDDError
 # kind -> module and class below this package; a new baseline is its file and one line here
 BASELINES = {
     "cnnspot": "cnnspot.CNNSpot",
+    "cnnspot_half": "cnnspot.CNNSpotHalf",
     "patchfor": "patchfor.PatchFor",
     "cooccurrence": "cooccurrence.Cooccurrence",
     "freqspec": "freqspec.FreqSpec",

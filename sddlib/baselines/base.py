@@ -35,6 +35,7 @@ class Baseline(Stored):
     title = ""  # as tables here name it
     paper = ""  # row of the SDD paper's tables; "": none
     reference = ""  # who, where
+    here = ""  # what is smaller or otherwise than in its paper, at the scale of `mini`
     settings: dict = {}  # TrainConfig at the scale of `mini`: some minutes of one core; the best epoch is chosen on validation
     views = 0
     on_clip = False  # whether options name a `backbone` and its `weights`

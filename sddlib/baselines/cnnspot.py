@@ -37,6 +37,7 @@ class CNNSpot(Baseline):
 
     kind, title, paper = "cnnspot", "CNNSpot", "CNN-Spot"
     reference = "Wang et al., CVPR 2020"
+    here = "blur and JPEG on 0.1 of the crops; a small ResNet from random weights for ResNet-50 from ImageNet's"
     settings = {"epochs": 24, "batch": 16, "lr": 2e-3, "patience": 24, "augment": 0.1}
 
     def __init__(self, image_size: int = 112, width: int = 16, weights: str = ""):
@@ -68,3 +69,11 @@ class CNNSpot(Baseline):
             raise SDDError(
                 f"{weights} does not hold torchvision's ResNet-50 ({str(e).splitlines()[-1].strip()[:80]})"
             ) from None
+
+
+class CNNSpotHalf(CNNSpot):
+    """The other detector of the paper: blur and JPEG, each on half of the pictures."""
+
+    kind, title, paper = "cnnspot_half", "CNNSpot, blur + JPEG 0.5", ""  # the tables do not say which one they print
+    here = "as cnnspot, blur and JPEG on 0.5 of the crops"
+    settings = CNNSpot.settings | {"augment": 0.5}

@@ -29,6 +29,7 @@ class Cooccurrence(Baseline):
 
     kind, title, paper = "cooccurrence", "Co-occurrence", "Co-occurrence"
     reference = "Nataraj et al., Electronic Imaging 2019"
+    here = "log counts into a small ResNet for counts into their own CNN"
     settings = {"epochs": 16, "batch": 16, "lr": 2e-3, "patience": 16}
 
     def __init__(self, image_size: int = 112, width: int = 8):

@@ -7,100 +7,29 @@ out.
 
 import hashlib
 import json
-from collections.abc import Callable
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import SDDError
-from ..checkpoints import read_tensors
 from ..disk import expanded, replaced
 from ..embedded import sha256
 from ..profiles import ROOT, read_json
+from .networks import PARTS, Networks, library, read_file, read_folder
 
 MINI = "data/checkpoints/diffusion-mini.safetensors"  # unconditional, of training photographs; data/make_diffusion.py
-# folders of a pipeline that are read, beside the scheduler's -> the classes that may be named there: no other code is called
-PARTS = {"unet": ("UNet2DModel", "UNet2DConditionModel"), "vae": ("AutoencoderKL",), "text_encoder": ("CLIPTextModel",)}
-PARTS |= {"tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast")}
 LEVELS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")
 LEVELS += ("set_alpha_to_one", "steps_offset", "timestep_spacing", "prediction_type")  # of a scheduler: what inversion needs
-LIBRARIES = ("diffusers", "transformers")
-LONGEST, TIMES = 16, 10_000  # layers of a block and times of a scheduler, the most: a file claims them
-
-
-class Networks(NamedTuple):
-    """What a pipeline is made of. vae: None where diffusion is in pixels; text_encoder, tokenizer: None without text."""
-
-    unet: nn.Module
-    scheduler: dict
-    vae: nn.Module | None = None
-    text_encoder: nn.Module | None = None
-    tokenizer: Callable | None = None
+TIMES = 10_000  # of a scheduler, the most: a file claims them
 
 
 def to_signed(crop: Image.Image) -> Tensor:
     """An RGB picture as (3, H, W) in -1..1."""
     return torch.from_numpy(np.array(crop)).permute(2, 0, 1).float() / 127.5 - 1
-
-
-def library(name: str):
-    """diffusers or transformers, which are imported when they are needed: it takes seconds."""
-    try:
-        return import_module(name)
-    except ImportError as e:
-        raise SDDError(f"this baseline needs {name} ({e}); install sddlib with its extra `baselines`") from None
-
-
-def read_file(file: Path) -> Networks:
-    """The networks of a file of data/make_diffusion.py: a U-Net's tensors, and beside it a JSON with its and the scheduler's
-    settings."""
-    about = read_json(file.with_suffix(".json"))
-    try:
-        if too_long := [k for k, v in about["unet"].items() if k == "layers_per_block" and v > LONGEST or len(str(v)) > 1000]:
-            raise SDDError(f"{too_long[0]} is more than any U-Net has")
-        with torch.device("meta"):  # what the JSON claims takes no memory
-            unet = library("diffusers").UNet2DModel(**about["unet"])
-        unet.load_state_dict({k: v.to(torch.float32, copy=True) for k, v in read_tensors(file).items()}, assign=True)
-        if about["sha256"] != sha256(file):
-            raise SDDError("another file")
-    except (SDDError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError) as e:
-        said = " ".join(str(e).split())[:200]
-        raise SDDError(f"{file} is not what its JSON describes ({said}); copy both again or make it") from None
-    return Networks(unet.eval().requires_grad_(False), about["scheduler"])
-
-
-def read_folder(folder: Path) -> Networks:
-    """The networks of a `diffusers` pipeline saved in a folder: U-Net and scheduler, and the VAE, text encoder and tokenizer
-    it may have. Only safetensors are read, nothing is fetched, and what else the pipeline has (a safety checker) is left."""
-    index, found = read_json(folder / "model_index.json"), {}
-    if "unet" not in index or "text_encoder_2" in index:
-        raise SDDError(
-            f"the pipeline {folder} has no U-Net or two text encoders; give one like Stable Diffusion 1 or 2, or DDPM"
-        )
-    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    for part in PARTS:
-        of, name = index.get(part) or (None, None)
-        if of not in LIBRARIES:
-            continue
-        if name not in PARTS[part]:
-            known = " or ".join(PARTS[part])
-            raise SDDError(
-                f"{part} of the pipeline {folder} is a {name!r}, and what is read is a {known}; give such a pipeline"
-            )
-        options = {} if part == "tokenizer" else {"use_safetensors": True}
-        try:
-            found[part] = getattr(library(of), name).from_pretrained(folder, subfolder=part, local_files_only=True, **options)
-        except (OSError, ValueError, AttributeError, RuntimeError) as e:
-            said = " ".join(str(e).split())[:200]
-            raise SDDError(f"{part} of the pipeline {folder} cannot be read ({said}); save it again with safetensors") from None
-    nets = {k: v.float().eval().requires_grad_(False) if isinstance(v, nn.Module) else v for k, v in found.items()}
-    return Networks(scheduler=scheduler, **nets)
 
 
 class Diffusion:
@@ -113,6 +42,7 @@ class Diffusion:
 
     def __init__(self, source: str, steps: int, cache: str = ""):
         self.source = ROOT / expanded(source)
+        self.made = 0  # maps, by this object
         self.steps, self.cache = steps, ROOT / expanded(cache) / f"maps-{self.digest[:12]}-{steps}" if cache else None
         if type(steps) is not int or not 1 <= steps <= 1000:
             raise SDDError(f"{steps!r} DDIM steps are impossible; choose 1 to 1000")
@@ -147,9 +77,15 @@ class Diffusion:
         known = {k: v for k, v in self.networks.scheduler.items() if k in LEVELS} | {"clip_sample": False}
         if not self.steps <= known.get("num_train_timesteps", 1000) <= TIMES:
             raise SDDError(f"the scheduler of {self.source} has no number of times from {self.steps} to {TIMES}; mend its JSON")
-        both = [getattr(library("diffusers"), name)(**known) for name in ("DDIMInverseScheduler", "DDIMScheduler")]
-        for scheduler in both:
-            scheduler.set_timesteps(self.steps)
+        try:
+            both = [getattr(library("diffusers"), name)(**known) for name in ("DDIMInverseScheduler", "DDIMScheduler")]
+            for scheduler in both:
+                scheduler.set_timesteps(self.steps)
+        except (ValueError, NotImplementedError, TypeError) as e:
+            said = " ".join(str(e).split())[:200]
+            raise SDDError(
+                f"DDIM cannot follow the scheduler of {self.source} ({said}); give a pipeline with another"
+            ) from None
         return both
 
     def check_size(self, side: int) -> None:
@@ -215,6 +151,7 @@ class Diffusion:
         if file and file.is_file():
             return x, *load_maps(file)
         made = torch.cat(self.maps(x[None].to(device), caption)).cpu().half()
+        self.made += 1
         if file:
             self.cache.mkdir(parents=True, exist_ok=True)
             with replaced(file) as part, part.open("wb") as f:

@@ -19,8 +19,8 @@ from torch import Tensor
 from .. import SDDError
 from ..disk import expanded
 from ..profiles import ROOT
-from .diffusion import library
 from .maps import MapReader
+from .networks import library
 
 LONGEST = 30  # tokens of a caption
 
@@ -51,7 +51,8 @@ class FakeInversion(MapReader):
 
     kind, title, paper = "fakeinversion", "FakeInversion", "FakeInversion"
     reference = "Cazenavette et al., CVPR 2024"
-    settings = {"epochs": 24, "batch": 16, "lr": 2e-3, "patience": 24}
+    here = "the same unconditional model in pixels: no text, no latents; a small ResNet for ResNet-50"
+    settings = {"epochs": 40, "batch": 16, "lr": 2e-3, "patience": 40}
     channels, centred = 9, True
 
     def __init__(self, image_size: int = 112, captioner: str = "", **options):

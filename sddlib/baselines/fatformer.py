@@ -1,7 +1,7 @@
 """FatFormer (Liu et al., CVPR 2024): CLIP with adapters that see local traces, in space and in wavelet bands, and classes in
 words.
 
-Forgery-aware adapters sit between stages of the frozen image tower. On the grid of patch tokens each adds two things: an
+Forgery-aware adapters sit behind stages of the frozen image tower. On the grid of patch tokens each adds two things: an
 image branch of two convolutions with a ReLU between, and, times a scale, a frequency branch: a discrete wavelet transform
 into LL, LH, HL and HH, attention between the bands at each position, attention between the positions of each band, an MLP,
 and the transform back. Language-guided alignment compares the image with two prompts, "real" and "fake", behind learned
@@ -118,6 +118,7 @@ class FatFormer(Baseline):
 
     kind, title, paper = "fatformer", "FatFormer", "FatFormer"
     reference = "Liu et al., CVPR 2024"
+    here = "the image side alone: CLIP ViT-B/16 at 112 px, two learned vectors for the prompts' embeddings"
     settings = {"epochs": 3, "batch": 16, "lr": 4e-4}
     frozen = ("backbone.", "prompts.tower.")
     on_clip = True

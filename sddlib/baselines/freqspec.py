@@ -27,6 +27,7 @@ class FreqSpec(Baseline):
 
     kind, title, paper = "freqspec", "Freq-spec", "Freq-spec"
     reference = "Zhang et al., WIFS 2019"
+    here = "a small ResNet from random weights for ResNet-34 from ImageNet's; their simulator of GANs is left out"
     settings = {"epochs": 24, "batch": 16, "lr": 2e-3, "patience": 24}
 
     def __init__(self, image_size: int = 112, width: int = 16):

@@ -32,13 +32,23 @@ class ResNet50(nn.Module):
         return Output(self.head(f).squeeze(1), f)
 
 
+def varied(x: Tensor) -> Tensor:
+    """Maps (B, C, H, H) as training sees them: one window of 7/8 of the side for all, so that twins keep showing the same, and
+    each map mirrored or not."""
+    side = x.shape[-1] * 7 // 8
+    top, left = torch.randint(x.shape[-1] - side + 1, (2,)).tolist()
+    x = x[..., top : top + side, left : left + side]
+    return torch.where((torch.rand(len(x)) < 0.5).to(x.device)[:, None, None, None], x.flip(-1), x)
+
+
 class MapReader(Baseline):
     """A residual network on what a diffusion model makes of a picture. Its training and its scores never move the latter.
 
     side: px of the crop's centre that is read, all of a smaller crop; 0: all. weights: the diffusion model, as in `Diffusion`;
-    never the one that made a test set's fakes. steps: of DDIM, each way. width: channels of the small ResNet's first stage; 0:
-    ResNet-50, as both papers have. cache: folder for the maps ("": none). `views` crops of every training picture are read,
-    because each costs 2 * steps passes of the diffusion model.
+    never the one that made a test set's fakes. steps: of DDIM, each way. width: channels of the small ResNet's first stage;
+    0: the ResNet-50 of both papers, from random weights. cache: folder for the maps ("": none). `views` crops of every
+    training picture are read, because each costs 2 * steps passes of the diffusion model; while training, its maps come
+    mirrored or not and in windows of 7/8 of their side, without which the network learns a few hundred inputs by heart.
     """
 
     channels = 3
@@ -86,7 +96,13 @@ class MapReader(Baseline):
 
     def forward(self, x: Tensor) -> Output:
         """x: (B, channels, H, W) -> logit and the features that the last linear layer reads."""
-        return self.net(x)
+        return self.net(varied(x) if self.training else x)
+
+    def fit(self, *args, **options) -> dict:
+        """Also how many maps were made for it, the others having been kept: most of what it costs."""
+        before = self.diffusion.made
+        facts = super().fit(*args, **options)
+        return facts | {"cost": {"maps_made": self.diffusion.made - before}}
 
     def facts(self) -> dict:
         """The fingerprint is the diffusion model's: maps of another one mean something else."""

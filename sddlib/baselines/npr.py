@@ -26,6 +26,7 @@ class NPR(Baseline):
 
     kind, title, paper = "npr", "NPR", "NPR"
     reference = "Tan et al., CVPR 2024"
+    here = "two narrow stages of ResNet-18 for two of ResNet-50"
     settings = {"epochs": 24, "batch": 16, "lr": 2e-3, "patience": 24}
 
     def __init__(self, image_size: int = 112, width: int = 16, stages: int = 2, block: int = 2):

@@ -1,7 +1,7 @@
 """PatchFor (Chai et al., ECCV 2020): a network cut off early, so that each of its outputs sees a small patch and judges it.
 
 Chai et al. truncate an Xception or a ResNet and train every patch with the label of its image. Here the network is the start of
-a small ResNet from random weights; `stages` says where it is cut.
+a small ResNet from random weights; `stages` says where it is cut, and an image's logit is the mean of its patches'.
 """
 
 from typing import NamedTuple
@@ -26,6 +26,7 @@ class PatchFor(Baseline):
 
     kind, title, paper = "patchfor", "PatchFor", "PatchFor"
     reference = "Chai et al., ECCV 2020"
+    here = "the first stage of a small ResNet for a truncated Xception"
     settings = {"epochs": 24, "batch": 16, "lr": 2e-3, "patience": 24}
 
     def __init__(self, image_size: int = 112, width: int = 16, stages: int = 1):

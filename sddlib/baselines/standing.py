@@ -61,18 +61,19 @@ def ranking_table(found: dict[str, dict]) -> str:
 
 def cost_table(facts: dict[tuple[str, int], dict]) -> str:
     """What each method costs. facts: of `trials.read_trials`, means over seeds; seconds of one thread's work, or, where only
-    that was noted, of a clock on the wall of a shared machine."""
-    body = [["method", "parameters", "learned", "ms an image", "training s", "wall s", "images", "epochs"]]
+    that was noted, of a clock on the wall of a shared machine. Of a training that was stopped they are not known. maps: made
+    while training, by those that look through a diffusion model; the others had been kept."""
+    body = [["method", "parameters", "learned", "ms an image", "training s", "wall s", "images", "epochs", "maps"]]
     for kind in dict.fromkeys(kind for kind, _ in facts):
         mine = [f for (k, _), f in facts.items() if k == kind]
 
         def mean(name: str, form: str, mine=mine) -> str:
-            values = [f[name] for f in mine if name in f and not f.get("resumed")]
+            values = [f[name] for f in mine if name in f and not (f.get("resumed") and name in ("train_seconds", "train_wall"))]
             return form.format(np.mean(values)) if values else "-"
 
-        sizes = [f"{mine[0][k]:,}" for k in ("parameters", "learned")]
-        cost = [mean("ms_image", "{:.1f}"), mean("train_seconds", "{:.0f}"), mean("train_wall", "{:.0f}")]
-        body.append([title(kind), *sizes, *cost, mean("train_images", "{:.0f}"), mean("epochs", "{:.1f}")])
+        row = [title(kind), *(f"{mine[0][k]:,}" for k in ("parameters", "learned")), mean("ms_image", "{:.1f}")]
+        row += [mean(name, "{:.0f}") for name in ("train_seconds", "train_wall", "train_images")]
+        body.append([*row, mean("epochs", "{:.1f}"), mean("maps_made", "{:.0f}")])
     return columns(body)
 
 

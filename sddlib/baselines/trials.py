@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -11,10 +10,9 @@ from pathlib import Path
 import torch
 
 from .. import SDDError
-from ..calibration import logits, sigmoid
-from ..data import Sample, data_hash, read_csv, read_manifest
-from ..disk import alone_at, replaced_together
-from ..evaluate import read_scores, score_samples, write_csv
+from ..data import Sample, data_hash, read_manifest
+from ..disk import alone_at
+from ..evaluate import read_scores, score_samples
 from ..fitting import PRACTICAL
 from ..limits import is_name
 from ..profiles import ROOT, all_parameters, check_overrides, read_json
@@ -22,14 +20,14 @@ from ..randomness import seed_everything
 from ..recipes import load_scorer, subset, trained, validation_facts
 from ..report import NAMES
 from ..resume import States
-from ..runs import RUNS, shown, versions, write_json
+from ..runs import RUNS, shown, versions
 from ..stored import Stored
 from . import BASELINES, baseline
+from .kept import SCORED, check_images, read_rows, write_scores
 
 NOTEBOOK = "07_baselines"  # whose parameters are those of a call
 STORE = ROOT / "data" / "baselines"
 TIMED = 64  # images that a model whose scores are at hand is timed on
-SCORED = ("val", "test")  # splits whose scores are kept: thresholds come from the first
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ def train_one(kind: str, seed: int, trials: Trials, settings: dict, force: bool,
         history = facts.get("history", [])
         cost = {"train_images": len(parts["train"]), **({"epochs": len(history)} if history else {})}
         cost |= {"train_seconds": time.process_time() - begin[0], "train_wall": time.perf_counter() - begin[1]}
-        facts |= {"cost": cost | {"resumed": stopped, "threads": torch.get_num_threads()}}
+        facts |= {"cost": facts.get("cost", {}) | cost | {"resumed": stopped, "threads": torch.get_num_threads()}}
         facts |= {"seed": seed, "manifest": shown(trials.manifest), "data": data_hash(parts["train"] + parts["val"])}
         facts["generators"] = sorted({s.generator for s in parts["train"] if s.label})
         return model, facts | validation_facts(model, parts["val"], trials.manifest.parent)
@@ -150,6 +148,9 @@ def keep(model: Stored, facts: dict, file: Path, trials: Trials) -> None:
     """Score and write FILE and its JSON: facts, how large the model is, how long an image takes, what made it."""
     samples = [s for s in trials.samples() if s.split in SCORED]
     rows, ms = timed_scores(model, samples, trials.manifest.parent)
+    if diffusion := getattr(model, "diffusion", None):
+        diffusion.cache = None  # a map that was kept costs nothing
+        ms = timed_scores(model, samples[:TIMED], trials.manifest.parent)[1]
     write_scores(rows, file, facts | model_facts(model) | {"ms_image": ms, "versions": versions()})
 
 
@@ -168,15 +169,6 @@ def model_facts(model: Stored) -> dict:
     return sizes | {k: model.about[k] for k in ("threshold", "val", "sha256", "seed")}
 
 
-def write_scores(rows: list[dict], file: Path, facts: dict) -> None:
-    """FILE.csv with path and logit of every row, and FILE.json. Six digits of a logit tell scores near 0 or 1 apart."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    texts = ["" if r["score"] in (None, "") else f"{logits(r['score']):.6g}" for r in rows]
-    with replaced_together(file, file.with_suffix(".json")) as (csv, record):
-        write_csv([{"path": r["path"], "logit": text} for r, text in zip(rows, texts, strict=True)], csv, ("path", "logit"))
-        write_json(record, facts)
-
-
 def read_trials(trials: Trials, kinds: Iterable[str]) -> tuple[list[dict], dict]:
     """(one dict a seed, kind -> rows as `evaluate.read_scores` gives them; (kind, seed) -> facts) of what is kept. Label,
     generator and photograph come from the manifest, which must be the one that was scored."""
@@ -187,35 +179,6 @@ def read_trials(trials: Trials, kinds: Iterable[str]) -> tuple[list[dict], dict]
             facts[kind, seed] = read_json(file.with_suffix(".json"))
             found.setdefault(seed, {})[kind] = read_rows(file, facts[kind, seed], samples, trials.manifest.parent)
     return [found[seed] for seed in sorted(found)], facts
-
-
-def read_rows(file: Path, about: dict, samples: list[Sample], root: Path) -> list[dict]:
-    """The rows of a kept file, completed from the samples of the benchmark. about: its JSON; root: what paths start at."""
-    try:
-        stored = [(r["path"], float(sigmoid(float(r["logit"]))) if r["logit"] != "" else None) for r in read_csv(file)]
-        check_images(shown(file), [path for path, _ in stored], about["settings"], samples, root)
-    except SDDError:
-        raise  # is one of the following too
-    except (LookupError, TypeError, ValueError) as e:
-        raise SDDError(f"{shown(file)} or its JSON is broken ({e!r}); take both from the repository again") from None
-    facts, kept = ("label", "generator", "family", "split", "photo"), (s for s in samples if s.split in SCORED)
-    return [
-        {"path": path, **{k: getattr(s, k) for k in facts}, "score": score}
-        for (path, score), s in zip(stored, kept, strict=True)
-    ]
-
-
-def check_images(name: str, paths: list[str], settings: dict, samples: list[Sample], root: Path) -> None:
-    """Refuse scores that are not of these very samples: by path and order, and by the hash of names, labels, generators and
-    splits in what made them. settings: of `Trials.settings`, whose "images" are all of them, or of `fitting.Job`, whose "data"
-    are those of train and val."""
-    if "kind" in settings:
-        key, hashed = "images", [s for s in samples if s.split in ("train", *SCORED)]
-    else:
-        key, hashed = "data", [s for split in ("train", "val") for s in samples if s.split == split]
-    known = [os.path.relpath(s.path, root) for s in samples if s.split in SCORED]
-    if paths != known or settings[key] != data_hash(hashed):
-        raise SDDError(f"{name} holds other images than this manifest; train and score again on this benchmark")
 
 
 def keep_run(run_dir: Path, trials: Trials) -> None:

@@ -30,6 +30,7 @@ class UnivFD(Baseline):
 
     kind, title, paper = "univfd", "UnivFD", "UnivFD"
     reference = "Ojha et al., CVPR 2023"
+    here = "CLIP ViT-B/16 at 112 px for ViT-L/14 at 224 px"
     settings = {"augment": 0.5}  # as printed: blur and JPEG, each on half of the pictures
     on_clip = True
 
@@ -83,9 +84,11 @@ class UnivFD(Baseline):
 
 
 class UnivFDNearest(UnivFD):
-    """The nearest neighbours in the embedding, by cosine, among reals and among fakes; k: how many of each count."""
+    """The nearest neighbours in the embedding, by cosine, among reals and among fakes, whose pictures are augmented as the
+    linear head's are; k: how many of each count."""
 
     kind, title, paper = "univfd_nearest", "UnivFD, nearest neighbour", ""  # the tables print the linear one
+    here = "as univfd; blur and JPEG on half of the bank's crops too"
 
     def __init__(self, image_size: int = 112, k: int = 1, **options):
         super().__init__(image_size, **options)
