@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from . import SDDError
 from .crops import Crops
 from .data import Sample, read_csv
+from .places import class_folders
 from .progress import progress
 
 
@@ -25,24 +26,27 @@ def embed(features: Callable[[Tensor], Tensor], crops: Crops, device, batch: int
 
 
 def cluster_photographs(F: np.ndarray, samples: list[Sample], k: int, seed: int, least: int = 5) -> dict[str, int]:
-    """photo -> concept: k-means of the photographs' mean real features. F: (n, D) features of samples.
+    """photo -> concept: k-means of the photographs' mean real features; a fake without a photograph joins the nearest cluster.
+    F: (n, D) features of samples.
 
     A cluster of fewer than `least` photographs is dissolved, the smallest first, and its photographs join the nearest of the
     others: a mean of one or two photographs says nothing of a concept.
     """
     rows: dict[str, list[int]] = {}
+    alone: dict[str, list[int]] = {}
     for i, s in enumerate(samples):
-        if s.label == 0:
-            rows.setdefault(s.photo, []).append(i)
+        (alone if s.label else rows).setdefault(s.photo, []).append(i)
+    alone = {photo: found for photo, found in alone.items() if photo not in rows}
     if len(rows) < max(2, k):
         raise SDDError(f"{len(rows)} real photographs cannot make {k} concepts; lower k or raise limit")
-    E = np.stack([F[found].mean(0) for found in rows.values()])  # (P, D)
+    E, others = (np.array([F[found].mean(0) for found in part.values()]).reshape(-1, F.shape[1]) for part in (rows, alone))
     centres = KMeans(k, n_init=20, random_state=seed).fit(E).cluster_centers_
     while True:
         nearest = np.linalg.norm(E[:, None] - centres, axis=2).argmin(1)
         sizes = np.bincount(nearest, minlength=len(centres))
         if sizes.min() >= least or len(centres) == 1:
-            return dict(zip(rows, nearest.tolist(), strict=True))
+            joined = np.linalg.norm(others[:, None] - centres, axis=2).argmin(1)
+            return dict(zip([*rows, *alone], [*nearest.tolist(), *joined.tolist()], strict=True))
         centres = np.delete(centres, sizes.argmin(), 0)
 
 
@@ -54,6 +58,26 @@ def column_labels(manifest: Path, column: str) -> dict[str, str]:
     return {r.get("photo", r["path"]): r[column] for r in rows}
 
 
+def folder_labels(samples: list[Sample], layout: str) -> dict[str, str]:
+    """photo -> the folder that says what it shows: the one in a folder of reals or fakes, such as 1_fake/car, or the one around
+    it where there is none, such as car/1_fake. samples: of `layouts.read_benchmark`, whose photographs are paths."""
+    found = {}
+    for s in samples:
+        parts = tuple(s.photo.split("/")[:-1])
+        at = class_folders(layout, parts)[0][0]
+        found[s.photo] = (parts[at + 1 :] or parts[:at][-1:] or ("",))[0]
+    return found
+
+
+def whole_generators(concepts: dict[str, int], samples: list[Sample]) -> list[str]:
+    """Generators whose fakes show every concept, in the order of samples: of the others a concept has no difference."""
+    shown: dict[str, set[int]] = {}
+    for s in samples:
+        if s.label and s.photo in concepts:
+            shown.setdefault(s.generator, set()).add(concepts[s.photo])
+    return [g for g, found in shown.items() if len(found) == len(set(concepts.values()))]
+
+
 def label_photographs(labels: dict[str, str], least: int = 5) -> dict[str, int]:
     """photo -> concept for given labels (photo -> text), without those that fewer than `least` photographs share."""
     names = list(labels.values())
@@ -62,18 +86,21 @@ def label_photographs(labels: dict[str, str], least: int = 5) -> dict[str, int]:
 
 
 def sides(concepts: dict[str, int], samples: list[Sample]) -> np.ndarray:
-    """(P,) what there is of each photograph: 1 a real image, 2 a fake one, 3 both."""
-    found = dict.fromkeys(concepts, 0)
+    """(P,) what there is of each photograph, as numbers from 0 on: where it has real and fake images, always the same; else one
+    for reals and one for fakes of each generator, since these are drawn, halved and dealt out apart."""
+    found: dict[str, set] = {photo: set() for photo in concepts}
     for s in samples:
         if s.photo in found:
-            found[s.photo] |= 2 if s.label else 1
-    return np.array(list(found.values()))
+            found[s.photo].add((s.label, s.generator))
+    kinds = ["both" if len({label for label, _ in made}) > 1 else tuple(sorted(made)) for made in found.values()]
+    return np.unique([str(kind) for kind in kinds], return_inverse=True)[1]
 
 
 def draw_photographs(concepts: dict[str, int], samples: list[Sample], draws: int, seed: int) -> np.ndarray:
     """(1 + draws, P) weights: row 0 takes every photograph once, the others draw within each concept with replacement, at
     least two different ones. Where reals and fakes are no twins, both are drawn for themselves."""
-    strata = 4 * np.array(list(concepts.values())) + sides(concepts, samples)
+    side = sides(concepts, samples)
+    strata = (side.max() + 1) * np.array(list(concepts.values())) + side
     rng, weights = np.random.default_rng(seed), np.ones((1 + draws, len(concepts)))
     for stratum in np.unique(strata):
         mine = np.flatnonzero(strata == stratum)
@@ -89,15 +116,19 @@ def draw_photographs(concepts: dict[str, int], samples: list[Sample], draws: int
 
 def split_photographs(weights: np.ndarray, concept: np.ndarray, side: np.ndarray, seed: int) -> np.ndarray:
     """(S, P) booleans: a random half of the drawn photographs of every concept, those with weight. concept: (P,) or (S, P);
-    side: (P,), of `sides`; reals and fakes are halved apart where they are no twins."""
+    side: (P,), of `sides`, each of which is halved apart."""
     rng = np.random.default_rng(seed)
-    keys = np.where(weights > 0, 4 * concept + side + rng.random(weights.shape), np.inf)
+    keys = np.where(weights > 0, (side.max() + 1) * concept + side + rng.random(weights.shape), np.inf)
     places = np.arange(weights.shape[1]) + rng.integers(2, size=(len(weights), 1))  # every second of a shuffled stratum
     first = np.empty(weights.shape, bool)
     np.put_along_axis(first, keys.argsort(1), places % 2 == 0, 1)
     return first
 
 
-def shuffled(concept: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """(draws, P) concepts dealt out anew to the photographs, as many to each as before."""
-    return np.random.default_rng(seed).permuted(np.tile(concept, (draws, 1)), axis=1)
+def shuffled(concept: np.ndarray, side: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """(draws, P) concepts dealt out anew to the photographs, as many to each as before. side: (P,), of `sides`, each
+    of which is dealt out apart."""
+    rng, dealt = np.random.default_rng(seed), np.tile(concept, (draws, 1))
+    for mine in (side == kind for kind in np.unique(side)):
+        dealt[:, mine] = rng.permuted(dealt[:, mine], axis=1)
+    return dealt

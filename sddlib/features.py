@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.covariance import LedoitWolf
 
 from . import SDDError
+from .benchmarks import stand_against
 from .concepts import sides, split_photographs
 from .crops import content_ids
 from .data import Sample
@@ -50,9 +51,13 @@ class Contrast(NamedTuple):
 
 def contrast(F: np.ndarray, samples: list[Sample], generator: str, photos: list[str]) -> Contrast:
     """The reals and the fakes of `generator` of these photographs. Where every fake has a real twin (same photograph, same
-    file name), the same crops are compared. F: (n, D) features of samples."""
+    file name), the same crops are compared; else the reals are those that stand against the generator. F: (n, D) features of
+    samples."""
     content, where = content_ids(samples), {photo: i for i, photo in enumerate(photos)}
-    real = {c: i for i, (s, c) in enumerate(zip(samples, content, strict=True)) if s.label == 0 and s.photo in where}
+    names = [[s.generator for s in samples if s.label == label] for label in (0, 1)]
+    against = stand_against(names[0], [generator, *names[1]])[generator]
+    known = [s.label == 0 and s.photo in where and s.generator in against for s in samples]
+    real = {c: i for i, (c, kept) in enumerate(zip(content, known, strict=True)) if kept}
     fake = [i for i, s in enumerate(samples) if s.generator == generator and s.label == 1 and s.photo in where]
     rows: dict[tuple, list] = {}
     twins = all(content[i] in real for i in fake)

@@ -1,22 +1,27 @@
 """Do fakes differ alike whatever they show: the statistics recover what was planted, and draw photographs, not crops."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from trees import picture
 
 from sddlib import SDDError
+from sddlib.__main__ import main
 from sddlib.concepts import (
     cluster_photographs,
     column_labels,
     draw_photographs,
     embed,
+    folder_labels,
     label_photographs,
     shuffled,
     sides,
     split_photographs,
+    whole_generators,
 )
 from sddlib.crops import Crops
 from sddlib.data import Sample
@@ -33,6 +38,7 @@ from sddlib.features import (
 from sddlib.figures_features import concept_gallery, forest, polar
 
 C, EACH, D, CROPS = 4, 8, 60, 2
+STRANGERS = (("gan", 1), ("gan", 0), ("vae", 1), ("vae", 0))
 CONCEPTS = {f"{c}-{i}": c for c in range(C) for i in range(EACH)}
 
 
@@ -216,7 +222,7 @@ def test_without_twins_means_of_reals_and_fakes_are_compared():
 def test_random_concepts_agree_and_keep_their_sizes():
     F = planted(np.random.default_rng(11), 0.2, 1.0)
     concept = np.array(list(CONCEPTS.values()))
-    dealt = shuffled(concept, 400, 0)
+    dealt = shuffled(concept, np.zeros(len(concept), int), 400, 0)
     assert (np.sort(dealt, 1) == concept).all() and (dealt != concept).any()
     by_chance = agreed(F, np.ones(dealt.shape), dealt=dealt, splits=(4, 4))
     mean, p = beside_chance(agreed(F)[0], by_chance)
@@ -268,6 +274,72 @@ def test_clusters_hold_whole_photographs_and_small_ones_are_dissolved():
         cluster_photographs(F, samples, 15, 0)
 
 
+def test_reals_and_fakes_of_each_generator_without_twins_are_drawn_halved_and_dealt_out_apart():
+    """Else a half could hold no fake of some generator."""
+    made = [(g, y, c, i) for g in ("gan", "vae") for y in (0, 1) for c in (0, 1) for i in range(4)]
+    samples = [Sample(Path(f"{g}{y}{c}{i}.png"), y, g, g, "test", f"{g}{y}{c}{i}") for g, y, c, i in made]
+    concepts = {s.photo: c for s, (_, _, c, _) in zip(samples, made, strict=True)}
+    concept, side = np.array(list(concepts.values())), sides(concepts, samples)
+    assert np.unique(side).tolist() == [0, 1, 2, 3] and (np.bincount(side) == 8).all()
+    weights = draw_photographs(concepts, samples, 50, 0)
+    first = split_photographs(np.ones((50, len(side))), concept, side, 0)
+    dealt = shuffled(concept, side, 50, 0)
+    for kind in range(4):
+        assert (first[:, (side == kind) & (concept == 0)].sum(1) == 2).all() and (dealt[:, side == kind].sum(1) == 4).all()
+        assert (weights[:, (side == kind) & (concept == 1)].sum(1) == 4).all()
+    assert len({tuple(row) for row in dealt}) > 10
+    assert set(sides({"a": 0}, [sample("a", 0, 0), sample("a", 0, 1), sample("a", 0, 1, "vae")])) == {0}
+
+
+def test_reals_of_another_generator_stand_against_it_alone():
+    samples = [Sample(Path(f"{i}.png"), y, g, g, "test", str(i)) for i, (g, y) in enumerate(STRANGERS)]
+    F = np.eye(len(samples), D)
+    data = contrast(F, samples, "gan", [s.photo for s in samples])
+    assert sorted(zip(data.photo.tolist(), data.side.tolist(), strict=True)) == [(0, 1), (1, -1)]
+
+
+def test_fakes_without_a_photograph_join_the_nearest_cluster():
+    reals = [sample(f"r{i}", 0, 0) for i in range(8)]
+    fakes = [sample(f"f{i}", 0, 1) for i in range(4)]
+    F = np.array([[0.0]] * 4 + [[10.0]] * 4 + [[1.0], [2.0], [7.0], [30.0]])
+    found = cluster_photographs(F, reals + fakes, 2, 0, least=2)
+    near, far = found["r0"], found["r7"]
+    assert near != far and [found[f"f{i}"] for i in range(4)] == [near, near, far, far] and len(found) == 12
+
+
+def test_folders_inside_a_class_or_around_it_say_what_is_shown():
+    names = {
+        "test/gan/1_fake/car/a.png": "car",
+        "test/gan/dog/0_real/b.png": "dog",
+        "real/c.png": "",
+        "fake/cat/x/d.png": "cat",
+    }
+    samples = [Sample(Path(name), 0, "g", "g", "test", name) for name in names]
+    assert folder_labels(samples, "folder") == names
+
+
+def test_generators_that_lack_a_concept_are_told_from_whole_ones():
+    concepts = {"a": 0, "b": 1, "c": 1}
+    made = [("a", "one"), ("b", "one"), ("a", "half"), ("x", "half"), ("c", "two"), ("a", "two")]
+    samples = [Sample(Path(f"{p}.png"), 1, g, g, "test", p) for p, g in made] + [sample("b", 0, 0)]
+    assert whole_generators(concepts, samples) == ["one", "two"]
+
+
+def test_notebook_reads_concepts_from_the_folders_of_a_benchmark_without_twins(tmp_path):
+    """Through papermill: any labelled folder, real and fake images of their own."""
+    for split, generators in (("train", ("gan",)), ("val", ("gan",)), ("test", ("gan", "vae"))):
+        for generator in generators:
+            for side in ("real", "fake"):
+                for concept in ("car", "cat"):
+                    for i in range(6):
+                        picture(tmp_path / "set" / split / generator / side / concept / f"{i}.png", (64, 64))
+    values = {"manifest": tmp_path / "set", "layout": "folder", "concepts": "folder", "limit": 0}
+    given = [word for name, value in values.items() for word in ("-p", f"{name}={value}")]
+    assert main(["run", "01", "--profile", "smoke", "--run-dir", str(tmp_path / "run"), *given]) == 0
+    found = json.loads((tmp_path / "run" / "metrics" / "01_feature_statistics.json").read_text())
+    assert found["concepts"] == 2
+
+
 def test_labels_make_concepts_where_enough_photographs_share_them(tmp_path):
     manifest = tmp_path / "manifest.csv"
     manifest.write_text("path,photo,concept\na.png,a,cat\nb.png,b,cat\nc.png,c,dog\nd.png,d,\ne.png,e,\n")
@@ -293,7 +365,7 @@ def test_figures_show_what_they_return(tmp_path):
     F = np.concatenate([F, 1.5 * F[LABEL == 1] - 0.5 * F[LABEL == 0]])  # vae moves half as far again
     spaces = {"CNN": F, "CLIP": F + rng.normal(scale=0.1, size=F.shape)}
     found = consistency(spaces, samples, CONCEPTS, ["gan", "vae"], draw_photographs(CONCEPTS, samples, 50, 0))
-    dealt = shuffled(np.array(list(CONCEPTS.values())), 20, 0)
+    dealt = shuffled(np.array(list(CONCEPTS.values())), sides(CONCEPTS, samples), 20, 0)
     chance = consistency(spaces, samples, CONCEPTS, ["gan", "vae"], np.ones(dealt.shape), dealt)
     fig, data = polar(found, chance, {"seen": ["gan"], "unseen": ["vae"]}, len(CONCEPTS))
     points = {tuple(line.get_xydata()[0].round(9)) for ax in fig.axes for line in ax.lines if len(line.get_xdata()) == 1}
