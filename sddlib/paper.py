@@ -9,7 +9,7 @@ from pathlib import Path
 from . import SDDError
 
 TABLES = Path(__file__).resolve().parent.parent / "data" / "paper_tables.csv"
-COLUMNS = ["table", "method", "metric", "set", "value"]
+COLUMNS = ["table", "method", "ref", "metric", "set", "value"]
 # Images (real + fake) of those full UnivFD test sets whose sizes are known here
 SIZES = {"sitd": 360, "san": 438, "deepfake": 5405, "cyclegan": 2642, "crn": 12764, "imle": 12764}
 DIFFUSION = ("guided", "ldm_200", "ldm_200_cfg", "ldm_100", "glide_100_27", "glide_50_27", "glide_100_10", "dalle")
@@ -18,13 +18,15 @@ SIZES |= dict.fromkeys(DIFFUSION, 2000)
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of table 1 (AP), 2 (ACC), 3 (AUROC) or 4 (ablation: mAP and mean ACC); text: percent, as printed."""
+    """One number of table 1 (AP), 2 (ACC), 3 (AUROC) or 4 (ablation: mAP, mean ACC, how many modules are ticked, in our copy
+    without their columns). text: percent, as printed; ref: the venue that Tables 1 and 2 give a method."""
 
     table: int
     method: str
     metric: str
     set: str
     text: str
+    ref: str = ""
 
     @property
     def value(self) -> float:
@@ -40,7 +42,7 @@ def read_tables(path: str | Path = TABLES) -> list[Cell]:
         rows = list(csv.DictReader(f))
     if not rows or list(rows[0]) != COLUMNS:
         raise SDDError(f"{path} must hold the columns {', '.join(COLUMNS)} and at least one row; restore it")
-    return [Cell(int(r["table"]), r["method"], r["metric"], r["set"], r["value"]) for r in rows]
+    return [Cell(int(r["table"]), r["method"], r["metric"], r["set"], r["value"], r["ref"]) for r in rows]
 
 
 def agreement(exact: float, text: str) -> str:

@@ -122,5 +122,5 @@ def test_profile_release_trains_as_the_authors_code_does(tmp_path):
     univfd(tmp_path)
     p = SimpleNamespace(**all_parameters("release", "03_train", {"manifest": str(tmp_path)}))
     config, wanted = asdict(read_job(p, tmp_path, p.weights, tmp_path).config), asdict(TRAINING["release"])
-    free = ("workers", "checkpointing", "precision")  # means, not choices of theirs
+    free = ("workers", "checkpointing")  # means, not choices of theirs
     assert {k: v for k, v in config.items() if k not in free} == {k: v for k, v in wanted.items() if k not in free}

@@ -15,10 +15,13 @@ def cells():
 
 def test_every_row_and_column_of_tables_1_to_4_is_there(cells):
     count = Counter(c.table for c in cells)
-    assert count == {1: 9 * 20, 2: 9 * 20, 3: 9 * 14, 4: 8}
+    assert count == {1: 9 * 20, 2: 9 * 20, 3: 9 * 14, 4: 12}
     assert len({(c.table, c.method, c.metric, c.set) for c in cells}) == len(cells)
     assert len({c.set for c in cells if c.table == 1}) == 20
     assert {c.set for c in cells if c.table == 1} == {c.set for c in cells if c.table == 2}
+    assert {c.method: c.text for c in cells if c.metric == "ticks"} == {"row 1": "1", "row 2": "2", "row 3": "2", "row 4": "3"}
+    refs = {(c.method, c.ref) for c in cells if c.table in (1, 2)}
+    assert {("Freq-spec", "WIFS2019"), ("FatFormer", "CVPR2024"), ("Ours", "")} < refs and len(refs) == 9
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The README is true: every command in it is one that works, every link leads somewhere."""
 
 import csv
+import importlib
 import json
 import re
 import runpy
@@ -27,6 +28,7 @@ from sddlib.profiles import all_parameters, check_overrides, parse_overrides, re
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = ("python", "accelerate", "torchrun")  # what starts Python
 README = (ROOT / "README.md").read_text()
+PLACES = "Where the paper's equations and figures are"
 
 
 def blocks(language: str) -> list[str]:
@@ -295,3 +297,51 @@ def test_layout_names_every_module():
     layout = README[README.index("sddlib/      one mechanism a file") : README.index("data/        mini/")]
     modules = {p.stem for p in (ROOT / "sddlib").glob("*.py") if not p.stem.startswith("__")}
     assert modules <= set(re.findall(r"\w+", layout))
+
+
+def section(title: str) -> str:
+    return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def table_rows(text: str) -> list[list[str]]:
+    """The cells of every body row of the tables in a text."""
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def attribute(name: str):
+    module, function = name.split(".")
+    return getattr(importlib.import_module(f"sddlib.{module}"), function)
+
+
+def test_every_equation_has_one_place_which_names_it():
+    found = {}
+    for equation, _, where in (row for row in table_rows(section(PLACES)) if re.fullmatch(r"[0-9-]+", row[0])):
+        first, last = (int(n) for n in (equation.split("-") * 2)[:2])
+        for n in range(first, last + 1):
+            names = re.findall(r"`([\w.]+)`", where)
+            assert names and n not in found, n
+            found[n] = names
+            assert all(callable(attribute(name)) for name in names), n
+            source = (ROOT / "sddlib" / f"{names[0].split('.')[0]}.py").read_text()
+            listed = re.findall(r"Eqs?\. ([0-9]+(?:(?:-|, | and )[0-9]+)*)", source)
+            spans = [[int(m) for m in re.findall(r"[0-9]+", text)] for text in listed]
+            near = zip(listed, spans, strict=True)
+            assert any(n in span or "-" in text and span[0] <= n <= span[-1] for text, span in near), n
+    assert sorted(found) == list(range(1, 17))
+
+
+def test_every_figure_of_the_notebooks_is_listed_with_its_function_and_kept_in_both_forms():
+    saved, drawn = set(), set()
+    for path in sorted((ROOT / "notebooks").glob("0*.ipynb")):
+        source = "\n".join("".join(cell["source"]) for cell in json.loads(path.read_text())["cells"])
+        saved |= {(path.name[:2], name) for name in re.findall(r'save_figure\(fig, "(\w+)"\)', source)}
+        drawn |= {(path.name[:2], name) for name in re.findall(r"fig, \w+ = (?:figures\w*\.)?(\w+)\(", source)}
+    listed, functions = set(), set()
+    for _, names, notebook, made_by in (row for row in table_rows(section(PLACES)) if "](figures/" in row[1]):
+        listed |= {(notebook.strip("`"), name) for name in re.findall(r"\[(\w+)\]", names)}
+        functions |= {(notebook.strip("`"), name.split(".")[1]) for name in re.findall(r"`([\w.]+)`", made_by)}
+        assert all(callable(attribute(name)) for name in re.findall(r"`([\w.]+)`", made_by))
+    assert listed == saved and functions == drawn
+    for _, name in listed:
+        assert all((ROOT / "figures" / f"{name}.{suffix}").is_file() for suffix in ("png", "svg")), name

@@ -224,6 +224,7 @@ def test_a_release_detector_comes_back_from_its_file_with_what_it_trained_in_cli
         optimizer.step()
     m.eval().save(tmp_path / "m.safetensors", {"backbone": "tiny", "weights": "random"})
     loaded = Detector.load(tmp_path / "m.safetensors")
+    assert torch.equal(loaded.metric.centres, m.metric.centres)
     with torch.inference_mode():
         expected = m(images()).logit
         torch.testing.assert_close(loaded(images()).logit, expected, atol=1e-5, rtol=1e-5)
