@@ -299,6 +299,13 @@ def test_layout_names_every_module():
     assert modules <= set(re.findall(r"\w+", layout))
 
 
+def test_minutes_are_those_that_the_notebooks_give():
+    for row in (row for row in table_rows(README) if re.fullmatch(r"`0\d_\w+`", row[0])):
+        (path,) = (ROOT / "notebooks").glob(f"{row[0].strip('`')}.ipynb")
+        head = "".join(json.loads(path.read_text())["cells"][0]["source"])
+        assert re.search(r"2 CPU cores: about ([\d.]+)", head)[1] == row[2].split()[0], path.name
+
+
 def section(title: str) -> str:
     return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
