@@ -1,6 +1,7 @@
 """The paper's baselines: each has the property its paper states, and all keep the promises of one interface."""
 
 import copy
+import csv
 import json
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 from sddlib import SDDError
+from sddlib.__main__ import main
 from sddlib.baselines import BASELINES, baseline
 from sddlib.baselines.base import Baseline
 from sddlib.baselines.cooccurrence import Cooccurrence, cooccurrence
@@ -25,7 +27,7 @@ from sddlib.recipes import load_scorer
 
 SIZE = 32
 CLIP = {"backbone": "tiny", "weights": "random"}
-SMALL = {kind: {"width": 4} for kind in ("cnnspot", "patchfor", "cooccurrence", "freqspec", "npr")} | {
+SMALL = {kind: {"width": 4} for kind in ("cnnspot", "cnnspot_half", "patchfor", "cooccurrence", "freqspec", "npr")} | {
     "fatformer": {"width": 8}
 }
 SMALL |= {kind: {"width": 4, "side": 16, "steps": 1, "cache": ""} for kind in ("dire", "fakeinversion")}
@@ -170,6 +172,12 @@ def test_univfd_loads_the_published_linear_head(suffix, tmp_path):
     model.load_head(file)
     x = torch.randn(3, 3, SIZE, SIZE)
     assert torch.allclose(model(x).logit, (model.features(x) @ head["weight"].T + head["bias"])[:, 0], atol=1e-6)
+    model.save(tmp_path / "univfd.safetensors", {"threshold": 0.5})  # as the README has it
+    Image.new("RGB", (SIZE, SIZE), (90, 60, 30)).save(tmp_path / "picture.png")
+    call = ["score", str(tmp_path / "picture.png"), "--out", str(tmp_path / "out.csv")]
+    assert main([*call, "--checkpoint", str(tmp_path / "univfd.safetensors")]) == 0
+    (row,) = csv.DictReader((tmp_path / "out.csv").open())
+    assert float(row["score"]) == pytest.approx(model.score(Image.open(tmp_path / "picture.png")), abs=1e-6)
     torch.save({"weight": torch.randn(1, 768), "bias": torch.randn(1)}, tmp_path / "large.pth")
     with pytest.raises(SDDError, match=r"\(1, 768\).* not a head for embeddings of 32"):
         model.load_head(tmp_path / "large.pth")

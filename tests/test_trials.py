@@ -3,18 +3,22 @@
 import json
 import os
 import shutil
+import sys
 from dataclasses import replace
 from functools import cache
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scores import make
 
 import sddlib.__main__ as cli
 from sddlib import SDDError, figures_baselines
+from sddlib.baselines import BASELINES
 from sddlib.baselines import trials as module
+from sddlib.baselines.base import Baseline, Output
 from sddlib.baselines.kept import write_scores
 from sddlib.baselines.standing import beside_paper, cost_table, paper_means, ranking_table, same_order, standing, title
 from sddlib.baselines.trials import Trials, check_kinds, keep_run, profile_trials, read_trials, sweep
@@ -120,6 +124,25 @@ def test_kept_files_say_scores_by_path_and_what_made_them(done):
     )
     assert known["threshold"] == model.about["threshold"] and model.about["generators"] == ["realesrgan_x4plus"]
     assert done.file("npr", 0).stat().st_size < 100 * len(rows)
+
+
+def test_a_tenth_is_one_file_and_one_line(tmp_path, monkeypatch):
+    """The class that notebook 07 shows, as a file of its own: trained, kept, ranked and loaded like the nine."""
+    cells = json.loads((ROOT / "notebooks" / "07_baselines.ipynb").read_text())["cells"]
+    (shown,) = (text for text in map("".join, (c["source"] for c in cells)) if text.startswith("class Sharpness(Baseline)"))
+    tenth = ModuleType("sddlib.baselines.sharpness")
+    exec(
+        shown, tenth.__dict__ | {"np": np, "torch": torch, "Image": Image, "Baseline": Baseline, "Output": Output}, found := {}
+    )
+    tenth.Sharpness = found["Sharpness"]
+    monkeypatch.setitem(sys.modules, tenth.__name__, tenth)
+    monkeypatch.setitem(BASELINES, "sharpness", "sharpness.Sharpness")
+    trials = trials_in(tmp_path)
+    assert check_kinds([])[-1] == "sharpness" and sweep(["sharpness"], [0], trials, say=quiet) == 1
+    runs, facts = read_trials(trials, ["sharpness"])
+    ranked = standing(runs, draws=20)
+    assert "sharpness" in ranking_table(ranked) and cost_table(facts).splitlines()[1].split()[:2] == ["sharpness", "7"]
+    assert load_scorer(trials.work / "sharpness-seed0.safetensors").kind == "sharpness"
 
 
 def test_different_seeds_are_different_trainings(done):
