@@ -131,10 +131,8 @@ def test_a_tenth_is_one_file_and_one_line(tmp_path, monkeypatch):
     cells = json.loads((ROOT / "notebooks" / "07_baselines.ipynb").read_text())["cells"]
     (shown,) = (text for text in map("".join, (c["source"] for c in cells)) if text.startswith("class Sharpness(Baseline)"))
     tenth = ModuleType("sddlib.baselines.sharpness")
-    exec(
-        shown, tenth.__dict__ | {"np": np, "torch": torch, "Image": Image, "Baseline": Baseline, "Output": Output}, found := {}
-    )
-    tenth.Sharpness = found["Sharpness"]
+    vars(tenth).update({"np": np, "torch": torch, "Image": Image, "Baseline": Baseline, "Output": Output})
+    exec(shown, vars(tenth))
     monkeypatch.setitem(sys.modules, tenth.__name__, tenth)
     monkeypatch.setitem(BASELINES, "sharpness", "sharpness.Sharpness")
     trials = trials_in(tmp_path)
@@ -184,6 +182,21 @@ def test_kept_facts_without_settings_are_one_sentence(done, tmp_path):
     write_json(trials.file("npr", 0).with_suffix(".json"), {})
     with pytest.raises(SDDError, match=r"is broken \(KeyError\('settings'\)\)"):
         read_trials(trials, ["npr"])
+
+
+def test_an_image_is_timed_without_the_maps_that_were_kept(tmp_path, monkeypatch):
+    model, seen = SimpleNamespace(diffusion=SimpleNamespace(cache="maps")), []
+
+    def timed(model, samples, root):
+        seen.append((model.diffusion.cache, len(samples)))
+        return [{"path": "a", "score": 0.5}], 1000.0 * len(seen)
+
+    monkeypatch.setattr(module, "timed_scores", timed)
+    monkeypatch.setattr(module, "model_facts", lambda model: {})
+    trials = trials_in(tmp_path, limit=0)
+    module.keep(model, {}, trials.file("dire", 0), trials)
+    assert [cache for cache, _ in seen] == ["maps", None] and seen[1][1] == module.TIMED < seen[0][1]
+    assert read_json(trials.file("dire", 0).with_suffix(".json"))["ms_image"] == 2000.0
 
 
 def test_scores_near_one_stay_apart(tmp_path):
