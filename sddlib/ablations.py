@@ -28,7 +28,8 @@ STORE = ROOT / "data" / "ablations"
 
 @dataclass(frozen=True)
 class Variant:
-    """One change to SDD. kind: "sdd" or "lora"; fields: of the preset; intervene: ask the trained detector what it rests on."""
+    """One change to SDD. group: of changes, "open" for what the paper leaves open; kind: "sdd" or "lora"; fields: of the preset;
+    intervene: ask the trained detector what it rests on."""
 
     group: str
     what: str
@@ -67,6 +68,9 @@ VARIANTS = {
     "lora_mlp": Variant("LoRA", "LoRA on the MLPs too", {"lora_targets": MLP}),
     "blocks_4": Variant("LoRA", "LoRA in the last 4 blocks", {"lora_blocks": 4}),
     "blocks_8": Variant("LoRA", "LoRA in the last 8 blocks", {"lora_blocks": 8}),
+    "raw_tokens": Variant("open", "tokens before CLIP's final LayerNorm", {"norm": "none"}),
+    "detach_target": Variant("open", "L_r does not move the tokens it rebuilds", {"detach_target": True}),
+    "no_highpass": Variant("open", "the enhancer's first filters start with their mean", {"highpass": False}),
 }
 
 
