@@ -28,8 +28,8 @@ STORE = ROOT / "data" / "ablations"
 
 @dataclass(frozen=True)
 class Variant:
-    """One change to SDD. group: of changes, "open" for what the paper leaves open; kind: "sdd" or "lora"; fields: of the preset;
-    intervene: ask the trained detector what it rests on."""
+    """One change to SDD. group: of changes, "open" for what the paper leaves open; kind: "sdd" or "lora"; fields: of the
+    preset; intervene: ask the trained detector what it rests on."""
 
     group: str
     what: str

@@ -33,8 +33,8 @@ LISTS = ("channels", "lora_targets")
 class Preset:
     """All choices that define an SDD. The defaults are preset `paper`: what the paper prints, made shape-consistent (LoRA's
     dropout apart), and where it is silent, which each field says, a choice of ours, never made on test images; what another
-    one does is measured in notebooks 02 (bank) and 05 (tokens, target, filters, LoRA; not widths). `release` means the authors' public code; facts about it
-    are from reading commit e9ed1ca."""
+    one does is measured in notebooks 02 (bank) and 05 (tokens, target, filters, LoRA; not widths). `release` means the
+    authors' public code; facts about it are from reading commit e9ed1ca."""
 
     # Encoder, Eq. 3. Whether tokens pass CLIP's final LayerNorm ("ln_post") or are raw ("none", release): the paper is silent
     norm: str = "ln_post"
