@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from . import SDDError
 from .data import data_hash, read_manifest
-from .disk import alone_at, replaced
+from .disk import alone_at, expanded, replaced
 from .evaluate import read_scores, write_csv
 from .limits import CSV, check_size
 from .presets import get_preset
@@ -94,7 +94,7 @@ def parameters_of(name: str, seed: int, profile: str, overrides: dict) -> dict:
 
 def settings_of(values: dict) -> str:
     """12 hex digits over the parameters, every field of the preset and the images; the code and its libraries are not in it."""
-    samples = subset(read_manifest(ROOT / values["manifest"]), values["limit"])
+    samples = subset(read_manifest(ROOT / expanded(values["manifest"])), values["limit"])
     known = {**values, "preset": get_preset(values["preset"], **values["preset_fields"]).as_dict(), "data": data_hash(samples)}
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]
 

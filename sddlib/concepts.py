@@ -3,6 +3,7 @@
 A photograph has one concept, and is drawn and split whole: its crops are not independent. P: photographs, S: draws.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from . import SDDError
+from .benchmarks import stand_against
 from .crops import Crops
 from .data import Sample, read_csv
 from .places import class_folders
@@ -59,30 +61,44 @@ def column_labels(manifest: Path, column: str) -> dict[str, str]:
 
 
 def folder_labels(samples: list[Sample], layout: str) -> dict[str, str]:
-    """photo -> the folder that says what it shows: the one in a folder of reals or fakes, such as 1_fake/car, or the one around
-    it where there is none, such as car/1_fake. samples: of `layouts.read_benchmark`, whose photographs are paths."""
+    """photo -> the folder that says what it shows: the one inside the folder of reals or fakes, such as fake/car, or the one
+    around it where that is not the generator's, such as progan/car/1_fake; "" where there is none. samples: of
+    `layouts.read_benchmark`, whose photographs are paths."""
+    if layout == "manifest":
+        raise SDDError("concepts 'folder' are read from the folders of a benchmark; set layout, or name a manifest column")
     found = {}
     for s in samples:
         parts = tuple(s.photo.split("/")[:-1])
         at = class_folders(layout, parts)[0][0]
-        found[s.photo] = (parts[at + 1 :] or parts[:at][-1:] or ("",))[0]
+        around = "" if layout == "folder" or not at or parts[at - 1] == s.generator else parts[at - 1]
+        found[s.photo] = parts[at + 1] if parts[at + 1 :] else around
     return found
 
 
-def whole_generators(concepts: dict[str, int], samples: list[Sample]) -> list[str]:
-    """Generators whose fakes show every concept, in the order of samples: of the others a concept has no difference."""
-    shown: dict[str, set[int]] = {}
-    for s in samples:
-        if s.label and s.photo in concepts:
-            shown.setdefault(s.generator, set()).add(concepts[s.photo])
-    return [g for g, found in shown.items() if len(found) == len(set(concepts.values()))]
+def complete(concepts: dict[str, int], samples: list[Sample]) -> tuple[dict[str, int], list[str]]:
+    """(photo -> concept, generators): the generators of which every concept has two photographs with fakes, and two with reals
+    that stand against them, and the photographs that serve these. Of other generators some concept has no difference."""
+    reals, fakes = ([s for s in samples if s.label == label and s.photo in concepts] for label in (0, 1))
+    names = list(dict.fromkeys(s.generator for s in fakes))
+    against = stand_against((s.generator for s in reals), names)
+
+    def enough(part: list[Sample]) -> bool:
+        shown = Counter(concepts[photo] for photo in {s.photo for s in part})
+        return all(shown[c] > 1 for c in set(concepts.values()))
+
+    def serving(g: str) -> list[list[Sample]]:
+        return [[s for s in fakes if s.generator == g], [s for s in reals if s.generator in against[g]]]
+
+    kept = [g for g in names if all(enough(part) for part in serving(g))]
+    photos = {s.photo for g in kept for part in serving(g) for s in part}
+    return {photo: c for photo, c in concepts.items() if photo in photos}, kept
 
 
 def label_photographs(labels: dict[str, str], least: int = 5) -> dict[str, int]:
     """photo -> concept for given labels (photo -> text), without those that fewer than `least` photographs share."""
-    names = list(labels.values())
-    kept = sorted({name for name in names if name and names.count(name) >= least})
-    return {photo: kept.index(name) for photo, name in labels.items() if name in kept}
+    count = Counter(labels.values())
+    number = {name: k for k, name in enumerate(sorted(name for name, n in count.items() if name and n >= least))}
+    return {photo: number[name] for photo, name in labels.items() if name in number}
 
 
 def sides(concepts: dict[str, int], samples: list[Sample]) -> np.ndarray:
@@ -98,7 +114,7 @@ def sides(concepts: dict[str, int], samples: list[Sample]) -> np.ndarray:
 
 def draw_photographs(concepts: dict[str, int], samples: list[Sample], draws: int, seed: int) -> np.ndarray:
     """(1 + draws, P) weights: row 0 takes every photograph once, the others draw within each concept with replacement, at
-    least two different ones. Where reals and fakes are no twins, both are drawn for themselves."""
+    least two different ones. Where reals and fakes are no twins, each side is drawn for itself."""
     side = sides(concepts, samples)
     strata = (side.max() + 1) * np.array(list(concepts.values())) + side
     rng, weights = np.random.default_rng(seed), np.ones((1 + draws, len(concepts)))

@@ -7,11 +7,12 @@ from torch import Tensor
 
 from .intervals import Interval, interval, photograph_draws
 
-SEGMENTS, FEW = 256, 5  # of the range of divergence; a segment with at most FEW of the tokens banks are drawn from is sparse
+SEGMENTS, SPARSE = 256, 0.1  # of the range of divergence; a segment with less than this part of the average is sparse
+LEAST = 10  # photographs below which there is no interval
 KINDS = {
     "all": "all",
     "common": "common (lower half\nof divergence)",
-    "sparse": f"sparse (at most {FEW} others\nin 1/{SEGMENTS} of the range)",
+    "sparse": f"sparse (under {SPARSE:g} of the\naverage in 1/{SEGMENTS} of the range)",
     "furthest": "5 % furthest\nfrom the reference",
 }
 
@@ -25,11 +26,12 @@ def nearest_distance(tokens: Tensor, bank: Tensor, chunk: int = 4096) -> np.ndar
 
 def kinds_of(js: np.ndarray, known: np.ndarray) -> dict[str, np.ndarray]:
     """KINDS of tokens by their divergences js (n,): (n,) bool each; a kind that has no token is left out. known: divergences of
-    the tokens that banks are drawn from, to the same reference; where these lie says which part of the range is sparse. The
-    furthest are not: real tokens crowd at both ends."""
+    the tokens that banks are drawn from, to the same reference; where these lie says which part of the range is sparse, as is
+    all outside of it. The furthest need not be sparse: real tokens may crowd at that end too."""
     counts, edges = np.histogram(known, SEGMENTS)
     segment = np.clip(np.searchsorted(edges, js, "right") - 1, 0, SEGMENTS - 1)
-    found = {"all": np.ones(len(js), bool), "common": js <= np.median(js), "sparse": counts[segment] <= FEW}
+    sparse = (counts[segment] < SPARSE * len(known) / SEGMENTS) | (js < edges[0]) | (js > edges[-1])
+    found = {"all": np.ones(len(js), bool), "common": js <= np.median(js), "sparse": sparse}
     return {kind: which for kind, which in (found | {"furthest": js >= np.quantile(js, 0.95)}).items() if which.any()}
 
 
@@ -41,10 +43,11 @@ def coverage(tokens: Tensor, js: np.ndarray, bank: Tensor, known: np.ndarray) ->
 
 def difference_interval(one: np.ndarray, other: np.ndarray, photos: np.ndarray, draws: int = 1000, seed: int = 0) -> Interval:
     """(estimate, low, high), 95 %, of the mean of one - other, both (n,), a number a token; photographs are drawn, photos (n,),
-    each with all its tokens."""
+    each with all its tokens; the limits are NaN where there are fewer than LEAST."""
     names, at = np.unique(photos, return_inverse=True)
     weights = photograph_draws([np.arange(len(names))], draws, np.random.default_rng(seed))
-    return interval((weights @ np.bincount(at, one - other)) / (weights @ np.bincount(at)))
+    found = interval((weights @ np.bincount(at, one - other)) / (weights @ np.bincount(at)))
+    return found if len(names) >= LEAST else (found[0], np.nan, np.nan)
 
 
 def random_bank(tokens: Tensor, M: int, seed: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and files that only one process works on."""
+"""Paths that users give, files that are there whole or not at all, and files that only one process works on."""
 
 import os
 from collections.abc import Iterator

@@ -77,8 +77,8 @@ def verdict(effect: dict, of: str = "difference") -> str:
 
 def effects_table(found: dict[str, dict], what: dict[str, str], metric: str = "ap") -> str:
     """A line a column, of the mean "ap" or "acc". what: column -> what was changed."""
-    name_of, of = metric.upper(), {"ap": "difference", "acc": "acc_difference"}[metric]
-    body = [["variant", "what is changed", "seeds", name_of, "sd", f"{name_of} - SDD", "95 % low", "high", ""]]
+    heading, of = metric.upper(), {"ap": "difference", "acc": "acc_difference"}[metric]
+    body = [["variant", "what is changed", "seeds", heading, "sd", f"{heading} - SDD", "95 % low", "high", ""]]
     for name, e in found.items():
         sd = "" if np.isnan(e[f"{metric}_sd"]) else e[f"{metric}_sd"]
         shift = ["", "", "", ""] if name == BASE else [*(f"{v:+.3f}" for v in e[of]), verdict(e, of)]

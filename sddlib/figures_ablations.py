@@ -21,14 +21,18 @@ def effect_bars(found: dict[str, dict], groups: dict[str, str], verdict, title: 
         if at and groups[order[at - 1]] != groups[name]:
             ax.axhline(at - 0.5, color=NEUTRAL, lw=0.5, ls=":")
     ax.axvline(0, color="k", lw=0.8)
-    ax.set_yticks(np.arange(len(order)), [f"{n}  ({groups[n]}, N = {found[n]['seeds']} of seeds)" for n in order])
+    ax.set_yticks(np.arange(len(order)), [f"{n}  ({groups[n]}, {seeds(found[n]['seeds'])})" for n in order])
     ax.invert_yaxis()
     axis = "mean AP over {over} generators, minus SDD's\n(95 % interval over N = {n} photographs and the seeds)"
-    label(fig, found, axis, title)
+    name_axes(fig, found, axis, title)
     return fig, data
 
 
-def label(fig, found: dict[str, dict], axis: str, title: str) -> None:
+def seeds(n: int) -> str:
+    return f"{n} seed{'s' * (n > 1)}"
+
+
+def name_axes(fig, found: dict[str, dict], axis: str, title: str) -> None:
     """Title and x axis over the whole width, since long names leave the axes little of it."""
     e = next(iter(found.values()))
     fig.supxlabel(axis.format(over=e["over"], n=e["photographs"]), fontsize=9)
@@ -49,7 +53,7 @@ def path_bars(found: dict[str, dict], what: dict[str, str], title: str):
     ax.set_yticks(at, list(kept))
     ax.invert_yaxis()
     ax.set_xlim(0, 1)
-    seeds = max((found[n]["seeds"] for n in what if n in found), default=0)
-    bars = f"N = {seeds} of seeds, orange: sd over them" if seeds > 1 else "N = 1 seed"
-    label(fig, found, f"mean AP over {{over}} generators (N = {{n}} photographs, {bars})", title)
+    most = max((found[n]["seeds"] for n in what if n in found), default=0)
+    bars = f"{seeds(most)}, orange: sd over them" if most > 1 else seeds(most)
+    name_axes(fig, found, f"mean AP over {{over}} generators (N = {{n}} photographs, {bars})", title)
     return fig, kept

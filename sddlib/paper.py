@@ -18,8 +18,8 @@ SIZES |= dict.fromkeys(DIFFUSION, 2000)
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of table 1 (AP), 2 (ACC), 3 (AUROC) or 4 (ablation: mAP, mean ACC, how many modules are ticked, in our copy
-    without their columns). text: percent, as printed; ref: the venue that Tables 1 and 2 give a method."""
+    """One number of table 1 (AP), 2 (ACC), 3 (AUROC) or 4 (ablation: mAP, mean ACC, and the number of ticks, whose columns our
+    copy has lost). text: as printed, in percent but for ticks; ref: the venue that Tables 1 and 2 give a method."""
 
     table: int
     method: str

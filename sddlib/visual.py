@@ -26,8 +26,8 @@ BRANCHES = ("tokens", "pixels")
 class Readings(NamedTuple):
     """Of n images: logit (n,); features (n, F_low + D), F_low then T_CLS, what the head reads (Eq. 15); D_s (n, g, g), Eq. 10
     averaged over channels, in units of a token's values; V_H (n,), mean size of those values, to compare D_s with; Re (n, D),
-    what was rebuilt, averaged over tokens, and Re_spread (n,), its standard deviation over tokens, averaged over channels: 0
-    where every token is rebuilt as the same one."""
+    what was rebuilt, averaged over patches, and Re_spread (n,), its standard deviation over patches, averaged over channels: 0
+    where every patch is rebuilt as the same token."""
 
     logit: np.ndarray
     features: np.ndarray
@@ -78,7 +78,8 @@ def readings(model: Detector, samples: list[Sample], batch: int = 32) -> Reading
     for x, _, _ in progress(DataLoader(Crops(samples, model.backbone.image_size, train=False), batch), desc="reading"):
         out = model.eval()(x.to(device))
         features = torch.cat([out.F_low, out.T_CLS], 1)  # (B, F_low + D)
-        numbers = out.logit, features, out.D_s.mean(1), out.V_H.abs().mean((1, 2)), out.Re.mean(1), out.Re.std(1).mean(1)
+        patches = out.Re[:, out.Re.shape[1] - model.backbone.N :]  # CLS in front is left out
+        numbers = out.logit, features, out.D_s.mean(1), out.V_H.abs().mean((1, 2)), patches.mean(1), patches.std(1).mean(1)
         found.append([t.float().cpu() for t in numbers])
     return Readings(*(torch.cat(part).numpy() for part in zip(*found, strict=True)))
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from sddlib.coverage import FEW, KINDS, coverage, difference_interval, kinds_of, kmeans_bank, nearest_distance, random_bank
+from sddlib.coverage import KINDS, coverage, difference_interval, kinds_of, kmeans_bank, nearest_distance, random_bank
 from sddlib.figures_bank import coverage_bars, token_plane
 
 
@@ -27,7 +27,7 @@ def test_kinds_of_tokens_are_told_apart_by_their_divergence():
     """Two crowds at the ends of the range and three tokens between: far from the reference is not the same as sparse."""
     t = torch.cat([tokens(90) * 0.1, tokens(3, seed=1) * 0.1 + 10, tokens(7, seed=2) * 0.1 - 5])
     js = np.r_[np.linspace(0, 0.001, 90), (0.3, 0.5, 0.6), np.full(7, 0.9)]
-    known = np.r_[np.linspace(0, 0.001, 50), 0.4, np.full(FEW, 0.5), np.full(FEW + 1, 0.6), np.full(50, 0.9)]
+    known = np.r_[np.linspace(0, 0.001, 12_000), 0.4, np.full(5, 0.5), np.full(7, 0.6), np.full(3347, 0.9)]  # 60 a segment
     kinds = kinds_of(js, known)
     assert np.flatnonzero(kinds["sparse"]).tolist() == [90, 91] and np.flatnonzero(kinds["furthest"]).tolist() == [
         *range(93, 100)
@@ -35,7 +35,7 @@ def test_kinds_of_tokens_are_told_apart_by_their_divergence():
     assert kinds["common"].sum() == 50 and kinds["all"].all() and list(kinds) == list(KINDS)
     found = coverage(t, js, t[[*range(90), *range(93, 100)]], known)
     assert max(found["common"], found["furthest"]) < 0.01 < found["all"] < 1 < found["sparse"]
-    assert "sparse" not in kinds_of(js[:90], known) and kinds_of(np.array([-0.1, 1.0]), known)["all"].all()
+    assert "sparse" not in kinds_of(js[:90], known) and kinds_of(np.array([-0.1, 1.0]), known)["sparse"].all()
 
 
 def test_a_difference_of_distances_is_drawn_by_photograph():
@@ -45,6 +45,7 @@ def test_a_difference_of_distances_is_drawn_by_photograph():
     found = difference_interval(other + gap, other, photos)
     assert found[0] == pytest.approx(gap.mean()) and found == difference_interval(other + gap, other, photos)
     halfwidth = (found[2] - found[1]) / 2
+    assert np.isnan(difference_interval(other[:450], other[50:500], photos[:450])[1:]).all()  # nine photographs
     assert halfwidth == pytest.approx(1.96 * gap.std() / np.sqrt(30), rel=0.15)  # 1500 tokens are 30 photographs
 
 

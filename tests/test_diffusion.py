@@ -165,6 +165,8 @@ def test_a_pipeline_of_another_kind_is_refused_and_never_run_as_if_it_were_of_th
     wrong = {
         "has a vqvae, which is not understood": (models.folder, "model_index.json", {"vqvae": ["diffusers", "VQModel"]}),
         "takes 4 channels where a picture has 3": (models.text, "model_index.json", {"vae": [None, None]}),
+        "the U-Net of the pipeline .* is of no library": (models.folder, "model_index.json", {"unet": [None, None]}),
+        "has a image_encoder": (models.text, "model_index.json", {"image_encoder": ["transformers", "CLIPVisionModel"]}),
         "the number of a class": (models.folder, "unet/config.json", {"num_class_embeds": 10}),
         "DDIM cannot follow .*none is not": (models.folder, times, {"beta_schedule": "none"}),
         "DDIM cannot follow .*linspace": (models.folder, times, {"timestep_spacing": "linspace"}),

@@ -14,6 +14,7 @@ from sddlib.__main__ import main
 from sddlib.concepts import (
     cluster_photographs,
     column_labels,
+    complete,
     draw_photographs,
     embed,
     folder_labels,
@@ -21,7 +22,6 @@ from sddlib.concepts import (
     shuffled,
     sides,
     split_photographs,
-    whole_generators,
 )
 from sddlib.crops import Crops
 from sddlib.data import Sample
@@ -36,6 +36,7 @@ from sddlib.features import (
     products,
 )
 from sddlib.figures_features import concept_gallery, forest, polar
+from sddlib.places import place
 
 C, EACH, D, CROPS = 4, 8, 60, 2
 STRANGERS = (("gan", 1), ("gan", 0), ("vae", 1), ("vae", 0))
@@ -307,22 +308,29 @@ def test_fakes_without_a_photograph_join_the_nearest_cluster():
     assert near != far and [found[f"f{i}"] for i in range(4)] == [near, near, far, far] and len(found) == 12
 
 
-def test_folders_inside_a_class_or_around_it_say_what_is_shown():
-    names = {
-        "test/gan/1_fake/car/a.png": "car",
-        "test/gan/dog/0_real/b.png": "dog",
-        "real/c.png": "",
-        "fake/cat/x/d.png": "cat",
-    }
-    samples = [Sample(Path(name), 0, "g", "g", "test", name) for name in names]
-    assert folder_labels(samples, "folder") == names
+def test_folders_inside_a_class_or_around_it_say_what_is_shown_and_a_generators_own_does_not():
+    """On what the layouts make of these places."""
+    for layout, names in (
+        ("univfd", {"test/progan/car/1_fake/a.png": "car", "test/biggan/0_real/b.png": ""}),
+        ("folder", {"test/gan/fake/car/a.png": "car", "test/gan/real/cat/c.png": "cat", "test/gan/real/c.png": ""}),
+    ):
+        facts = [place(layout, tuple(name.split("/")[:-1])) for name in names]
+        samples = [Sample(Path(name), *known, name) for name, known in zip(names, facts, strict=True)]
+        assert folder_labels(samples, layout) == names
+    with pytest.raises(SDDError, match="set layout, or name a manifest column"):
+        folder_labels(samples, "manifest")
 
 
-def test_generators_that_lack_a_concept_are_told_from_whole_ones():
-    concepts = {"a": 0, "b": 1, "c": 1}
-    made = [("a", "one"), ("b", "one"), ("a", "half"), ("x", "half"), ("c", "two"), ("a", "two")]
-    samples = [Sample(Path(f"{p}.png"), 1, g, g, "test", p) for p, g in made] + [sample("b", 0, 0)]
-    assert whole_generators(concepts, samples) == ["one", "two"]
+def test_generators_that_lack_a_concept_are_left_out_with_the_photographs_that_serve_them_alone():
+    made = [(g, y, c, i) for g in ("gan", "half", "thin") for y in (0, 1) for c in (0, 1) for i in range(2)]
+    made = [m for m in made if m[:3] != ("half", 0, 1) and m != ("thin", 1, 1, 0)]  # no reals of concept 1; one fake of it
+    samples = [Sample(Path(f"{g}{y}{c}{i}.png"), y, g, g, "test", f"{g}{y}{c}{i}") for g, y, c, i in made]
+    concepts = {s.photo: c for s, (_, _, c, _) in zip(samples, made, strict=True)}
+    left, kept = complete(concepts, samples)
+    assert kept == ["gan"] and left == {photo: c for photo, c in concepts.items() if photo.startswith("gan")}
+    assert complete(CONCEPTS, twins(("gan", "vae"))) == (CONCEPTS, ["gan", "vae"])  # one photograph serves both sides
+    lone = [s for s in twins(("gan", "vae")) if s.generator != "vae" or CONCEPTS[s.photo]]
+    assert complete(CONCEPTS, lone) == (CONCEPTS, ["gan"])
 
 
 def test_notebook_reads_concepts_from_the_folders_of_a_benchmark_without_twins(tmp_path):

@@ -35,9 +35,9 @@ class CNNSpot(Baseline):
     """A ResNet and one logit, trained by BCE. width: channels of the small ResNet's first stage. weights: a file with
     torchvision's ResNet-50 of ImageNet, which training then starts from; its pictures are normalised as ImageNet's."""
 
-    kind, title, paper = "cnnspot", "CNNSpot", "CNN-Spot"
+    kind, title, paper = "cnnspot", "CNNSpot, blur + JPEG 0.1", "CNN-Spot"
     reference = "Wang et al., CVPR 2020"
-    here = "blur and JPEG on 0.1 of the crops; a small ResNet from random weights for ResNet-50 from ImageNet's"
+    here = "a small ResNet from random weights for ResNet-50 from ImageNet's"
     settings = {"epochs": 24, "batch": 16, "lr": 2e-3, "patience": 24, "augment": 0.1}
 
     def __init__(self, image_size: int = 112, width: int = 16, weights: str = ""):
@@ -75,5 +75,5 @@ class CNNSpotHalf(CNNSpot):
     """The other detector of the paper: blur and JPEG, each on half of the pictures."""
 
     kind, title, paper = "cnnspot_half", "CNNSpot, blur + JPEG 0.5", ""  # the tables do not say which one they print
-    here = "as cnnspot, blur and JPEG on 0.5 of the crops"
+    here = CNNSpot.here
     settings = CNNSpot.settings | {"augment": 0.5}

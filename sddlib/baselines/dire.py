@@ -6,8 +6,8 @@ lie where such a model can make them, photographs do not. Its model is trained o
 mini benchmark it is a small one of training photographs, at 64 px, with a few levels and a narrow network. The diffusion
 model behind a test set is another one there too, so that the paper's idea holds for its fakes no more than for others'.
 Measured there, on 150 centres of 32 px: pictures that the model made have a smaller DIRE than photographs on average only
-(AUROC 0.56). The training photographs are those that the diffusion model was trained on too, as in the paper: it makes them
-again a little better than others, which `07_baselines` measures.
+(AUROC 0.56). The diffusion model was trained on the training photographs, as in the paper, and makes them again better than
+others: `07_baselines` prints by how much.
 """
 
 from torch import Tensor

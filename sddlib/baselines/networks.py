@@ -19,7 +19,7 @@ from ..profiles import read_json
 # folders of a pipeline that are read, beside the scheduler's -> the classes that may be named there
 PARTS = {"unet": ("UNet2DModel", "UNet2DConditionModel"), "vae": ("AutoencoderKL",), "text_encoder": ("CLIPTextModel",)}
 PARTS |= {"tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast")}
-LEFT = ("scheduler", "safety_checker", "feature_extractor", "image_encoder")  # no part of a map, or read elsewhere
+LEFT = ("scheduler", "safety_checker", "feature_extractor")  # no part of a map, or read elsewhere
 LIBRARIES = ("diffusers", "transformers")
 LONGEST = 16  # layers of a block, the most: a file claims them
 
@@ -70,12 +70,12 @@ def read_folder(folder: Path) -> Networks:
         )
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     for part, named in index.items():
-        if part not in (*PARTS, *LEFT) and isinstance(named, list) and named[0] in LIBRARIES:
+        if part not in (*PARTS, *LEFT) and isinstance(named, list) and named[:1] and named[0] in LIBRARIES:
             raise SDDError(
                 f"the pipeline {folder} has a {part}, which is not understood; give one like Stable Diffusion or DDPM"
             )
     for part in PARTS:
-        of, name = index.get(part) or (None, None)
+        of, name = (index.get(part) or (None, None))[:2]
         if of not in LIBRARIES:
             continue
         if name not in PARTS[part]:
@@ -89,6 +89,8 @@ def read_folder(folder: Path) -> Networks:
         except (OSError, ValueError, AttributeError, RuntimeError) as e:
             said = " ".join(str(e).split())[:200]
             raise SDDError(f"{part} of the pipeline {folder} cannot be read ({said}); save it again with safetensors") from None
+    if "unet" not in found:
+        raise SDDError(f"the U-Net of the pipeline {folder} is of no library that is read; give one of diffusers")
     unet, takes = found["unet"].config, found["vae"].config.latent_channels if "vae" in found else 3
     if unet.in_channels != takes or unet.get("class_embed_type") or unet.get("num_class_embeds"):
         raise SDDError(

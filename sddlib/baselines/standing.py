@@ -13,6 +13,7 @@ from ..paper import read_tables
 from ..report import NAMES
 from . import BASELINES, baseline
 
+SPENT = ("train_seconds", "train_wall", "maps_made")  # of a training that was stopped, its last part alone is known
 KEYS = ("mean_ap_unseen", "mean_auroc_unseen", "mean_acc_unseen", "min_ap_unseen", "ap_seen")
 
 
@@ -61,14 +62,14 @@ def ranking_table(found: dict[str, dict]) -> str:
 
 def cost_table(facts: dict[tuple[str, int], dict]) -> str:
     """What each method costs. facts: of `trials.read_trials`, means over seeds; seconds of one thread's work, or, where only
-    that was noted, of a clock on the wall of a shared machine. Of a training that was stopped they are not known. maps: made
-    while training, by those that look through a diffusion model; the others had been kept."""
+    that was noted, of a clock on the wall of a shared machine. maps: made while training, by
+    those that look through a diffusion model; others had been kept. Of a training that was stopped nothing of it is known."""
     body = [["method", "parameters", "learned", "ms an image", "training s", "wall s", "images", "epochs", "maps"]]
     for kind in dict.fromkeys(kind for kind, _ in facts):
         mine = [f for (k, _), f in facts.items() if k == kind]
 
         def mean(name: str, form: str, mine=mine) -> str:
-            values = [f[name] for f in mine if name in f and not (f.get("resumed") and name in ("train_seconds", "train_wall"))]
+            values = [f[name] for f in mine if name in f and not (f.get("resumed") and name in SPENT)]
             return form.format(np.mean(values)) if values else "-"
 
         row = [title(kind), *(f"{mine[0][k]:,}" for k in ("parameters", "learned")), mean("ms_image", "{:.1f}")]

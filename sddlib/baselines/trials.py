@@ -11,7 +11,7 @@ import torch
 
 from .. import SDDError
 from ..data import Sample, data_hash, read_manifest
-from ..disk import alone_at
+from ..disk import alone_at, expanded
 from ..evaluate import read_scores, score_samples
 from ..fitting import PRACTICAL
 from ..limits import is_name
@@ -83,7 +83,7 @@ def profile_trials(profile: str, overrides: dict, folder: Path) -> Trials:
     sizes = {name: values[name] for name in ("limit", "image_size", "changes", "options")}
     source = {"backbone": values["backbone"], "weights": values["weights"]}
     name, work = Path(profile).stem, RUNS / f"baselines-{Path(profile).stem}"
-    return Trials(ROOT / values["manifest"], name, folder=folder, work=work, source=source, **sizes)
+    return Trials(ROOT / expanded(values["manifest"]), name, folder=folder, work=work, source=source, **sizes)
 
 
 def check_kinds(kinds: Iterable[str]) -> list[str]:

@@ -88,7 +88,7 @@ class UnivFDNearest(UnivFD):
     linear head's are; k: how many of each count."""
 
     kind, title, paper = "univfd_nearest", "UnivFD, nearest neighbour", ""  # the tables print the linear one
-    here = "as univfd; blur and JPEG on half of the bank's crops too"
+    here = UnivFD.here + "; blur and JPEG on half of the bank's crops too"
 
     def __init__(self, image_size: int = 112, k: int = 1, **options):
         super().__init__(image_size, **options)
