@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 from scores import univfd_rows
@@ -20,11 +21,13 @@ from trees import univfd
 from sddlib import __main__ as cli
 from sddlib import ablations, runner
 from sddlib.baselines import trials
+from sddlib.baselines.standing import same_order, standing, title
 from sddlib.data import data_hash, read_manifest
 from sddlib.evaluate import read_scores, table, write_csv
 from sddlib.grids import read_grid
 from sddlib.presets import get_preset
 from sddlib.profiles import all_parameters, check_overrides, parse_overrides, read_json
+from sddlib.report import NAMES
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = ("python", "accelerate", "torchrun")  # what starts Python
@@ -355,3 +358,29 @@ def test_every_figure_of_the_notebooks_is_listed_with_its_function_and_kept_in_b
     assert listed == saved and functions == drawn
     for _, name in listed:
         assert all((ROOT / "figures" / f"{name}.{suffix}").is_file() for suffix in ("png", "svg")), name
+
+
+BASELINES_TITLE = "### The systems the paper compares with (profile `mini`, run here)"
+
+
+def baseline_row(kind: str, f: dict, mine: list[dict]) -> list[str]:
+    """A line of the README's table from `standing` and the facts of a method's trainings."""
+    span = "{:.3f} [{:.3f}, {:.3f}]".format(*f["ap"])
+    shift = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*f["difference"]) if f["difference"] else ""
+    levels = [f"{f[name]:.3f}" for name in ("mean_auroc_unseen", "mean_acc_unseen")] + [f"{f['ap_seen']:.2f}"]
+    seconds = [m["train_seconds"] for m in mine if "train_seconds" in m and not m.get("resumed")]
+    cost = [f"{np.mean([m['ms_image'] for m in mine if 'ms_image' in m]):.0f}", f"{np.mean(seconds):.0f}" if seconds else ""]
+    name = title(kind).replace("SDD", "**SDD**") if kind == "sdd" else title(kind)
+    return [name, str(f["seeds"]), span, shift, *levels, f"{mine[0]['learned'] / 1e6:.2f}", *cost]
+
+
+def test_table_of_the_baselines_is_that_of_the_kept_scores():
+    kept = trials.profile_trials("mini", {}, trials.STORE)
+    kinds = [*NAMES, *trials.check_kinds([])]
+    runs, facts = trials.read_trials(kept, kinds)
+    found = standing(runs)
+    rows = [baseline_row(kind, f, [m for (k, _), m in facts.items() if k == kind]) for kind, f in found.items()]
+    text = README.split(BASELINES_TITLE)[1].split("\n### ")[0]
+    assert [row for row in table_rows(text) if row[0] != "over the 10 unseen generators"] == rows
+    same, pairs = same_order(found)
+    assert f"of {pairs} pairs of methods in the paper's Table 1, {same} stand in its order here" in " ".join(text.split())
