@@ -371,7 +371,7 @@ def baseline_row(kind: str, f: dict, mine: list[dict]) -> list[str]:
     seconds = [m["train_seconds"] for m in mine if "train_seconds" in m and not m.get("resumed")]
     cost = [f"{np.mean([m['ms_image'] for m in mine if 'ms_image' in m]):.0f}", f"{np.mean(seconds):.0f}" if seconds else ""]
     name = title(kind).replace("SDD", "**SDD**") if kind == "sdd" else title(kind)
-    return [name, str(f["seeds"]), span, shift, *levels, f"{mine[0]['learned'] / 1e6:.2f}", *cost]
+    return [name, str(f["seeds"]), span, shift, *levels, f"{mine[0]['learned'] / 1000:,.0f}", *cost]
 
 
 def test_table_of_the_baselines_is_that_of_the_kept_scores():
