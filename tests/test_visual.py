@@ -13,6 +13,7 @@ from sddlib.detector import Detector
 from sddlib.evaluate import score_samples, write_csv
 from sddlib.presets import get_preset
 from sddlib.profiles import ROOT
+from sddlib.recipes import load_scorer
 from sddlib.weights import TINY, load_backbone
 
 D, SIZE, G = TINY["vision_cfg"]["width"], 64, 4
@@ -83,6 +84,12 @@ def test_whether_every_patch_is_rebuilt_as_the_same_token_is_read(samples):
         Re = model(visual.crops(model, samples[5:6])).Re[0]
     np.testing.assert_allclose(read.Re[5], Re.mean(0), atol=1e-5)
     assert read.Re_spread[5] == pytest.approx(np.std(Re.numpy(), 0, ddof=1).mean(), rel=1e-3) and read.Re_spread.min() > 1e-2
+
+
+@pytest.mark.parametrize("name", ["sdd-mini", "sdd-field"])
+def test_shipped_detectors_rebuild_one_token_a_picture_as_the_readme_says(name, samples):
+    read = visual.readings(load_scorer(ROOT / "data" / "checkpoints" / f"{name}.safetensors"), samples[:6])
+    assert read.Re_spread.max() < 1e-5 < 1e-2 < read.Re.std(0).mean()
 
 
 def test_scores_of_another_checkpoint_are_refused(rows):
