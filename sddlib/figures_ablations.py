@@ -49,7 +49,6 @@ def path_bars(found: dict[str, dict], what: dict[str, str], title: str):
     ax.barh(at, [ap for ap, _ in kept.values()], 0.6, xerr=spread, color=["k", *[NEUTRAL] * (len(kept) - 1)], ecolor="#E69F00")
     for y, (ap, _) in zip(at, kept.values(), strict=True):
         ax.text(0.01, y, f"{ap:.3f}", va="center", color="w", fontsize=8)
-    ax.axvline(0.5, color=NEUTRAL, lw=0.8, ls=":")
     ax.set_yticks(at, list(kept))
     ax.invert_yaxis()
     ax.set_xlim(0, 1)
