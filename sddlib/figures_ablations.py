@@ -33,9 +33,9 @@ def seeds(n: int) -> str:
 
 
 def name_axes(fig, found: dict[str, dict], axis: str, title: str) -> None:
-    """Title and x axis over the whole width, since long names leave the axes little of it."""
+    """Title over the whole width and the x label leftwards from its right end, since long names leave the axes little of it."""
     e = next(iter(found.values()))
-    fig.supxlabel(axis.format(over=e["over"], n=e["photographs"]), fontsize=9)
+    fig.axes[0].set_xlabel(axis.format(over=e["over"], n=e["photographs"]), loc="right")
     fig.suptitle(title, fontsize=10)
 
 
@@ -54,5 +54,5 @@ def path_bars(found: dict[str, dict], what: dict[str, str], title: str):
     ax.set_xlim(0, 1)
     most = max((found[n]["seeds"] for n in what if n in found), default=0)
     bars = f"{seeds(most)}, orange: sd over them" if most > 1 else seeds(most)
-    name_axes(fig, found, f"mean AP over {{over}} generators (N = {{n}} photographs, {bars})", title)
+    name_axes(fig, found, f"mean AP over {{over}} generators\n(N = {{n}} photographs, {bars})", title)
     return fig, kept

@@ -224,8 +224,8 @@ def test_where_training_held_every_generator_effects_are_over_these():
     found = effects([seen], draws=50)
     summary = table(seen["good"])[1]
     assert found["good"]["over"] == "seen" and effects([{"sdd": scores(1, 0)}])["sdd"]["over"] == "unseen"
-    assert "over seen generators" in effect_bars(found, {"good": "any"}, verdict, "")[0].get_supxlabel()
-    assert "over seen generators" in path_bars(found, {"good": "whole"}, "")[0].get_supxlabel()
+    assert "over seen generators" in effect_bars(found, {"good": "any"}, verdict, "")[0].axes[0].get_xlabel()
+    assert "over seen generators" in path_bars(found, {"good": "whole"}, "")[0].axes[0].get_xlabel()
     assert (found["good"]["ap"], found["good"]["acc"]) == pytest.approx((summary["mean_ap_seen"], summary["mean_acc_seen"]))
     assert found["good"]["difference"][0] == pytest.approx(found["good"]["ap"] - found["good"]["base"])
     assert found["good"]["base"] == pytest.approx(table(seen["sdd"])[1]["mean_ap_seen"])
@@ -240,9 +240,9 @@ def test_nothing_written_on_the_figures_is_cut_off():
     paths = {"sdd": "as trained", "lora": "the enhancer guided by the D_s of an image of the other class"}
     figures = effect_bars(found, groups, verdict, title), effect_bars(few, groups, verdict, title), path_bars(few, paths, title)
     for fig, _ in figures:
-        assert fig.get_suptitle() and fig.get_supxlabel()
+        assert fig.get_suptitle()
         fig.draw_without_rendering()
-        for text in (*fig.texts, *fig.axes[0].get_yticklabels()):
+        for text in (*fig.texts, fig.axes[0].xaxis.label, *fig.axes[0].get_yticklabels()):
             box = text.get_window_extent()
             assert box.width and fig.bbox.containsx(box.x0) and fig.bbox.containsx(box.x1), text.get_text()
 

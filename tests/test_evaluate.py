@@ -346,7 +346,7 @@ def test_differences_are_paired():
     assert found["a", "b"][0] == pytest.approx(found["a"][0] - found["b"][0]) and found["a", "b"][2] <= 0
 
 
-def test_a_photographs_crops_and_fakes_move_together(monkeypatch):
+def test_a_photographs_crops_and_fakes_move_together():
     """Whatever is drawn, all rows of a photograph carry the same weight, in every generator and for every seed."""
     r, seen = rows(photos=6), []
     place = {x["score"]: x["photo"] for x in r}
@@ -358,8 +358,7 @@ def test_a_photographs_crops_and_fakes_move_together(monkeypatch):
             assert seen[-1][place[score]] == tuple(column)
         return real(y, s, w)
 
-    monkeypatch.setattr(intervals, "weighted_ap", watch)
-    bootstrap([{"a": r}, {"a": r}], draws=30)
+    bootstrap([{"a": r}, {"a": r}], draws=30, metric=watch)
     assert len(seen) == 4 and all(group == seen[0] for group in seen)  # 2 seeds, 2 unseen generators
     drawn = np.array(list(seen[0].values()))
     assert drawn.shape == (6, 31) and (drawn.sum(0) == 6).all() and len(np.unique(drawn, axis=1).T) > 20
