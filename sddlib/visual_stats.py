@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from . import SDDError
 from .evaluate import by_generator, seen_generators
-from .intervals import photograph_draws, photographs
+from .intervals import interval, photograph_draws, photographs, weighted_auroc
 
 VERDICTS = {(0, False): "passed", (0, True): "FALSE ALARM", (1, False): "MISSED", (1, True): "found"}  # (label, called fake)
 
@@ -65,17 +65,6 @@ def likeness(maps: np.ndarray) -> float:
     return float(pairs[~np.eye(len(pairs), dtype=bool)].mean())
 
 
-def weighted_auroc(y: np.ndarray, v: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """AUROC of labels y (n,) and values v (n,) under many weightings w (draws, n) at once -> (draws,); a tie counts half.
-    NaN for a weighting that leaves a class empty."""
-    order = np.argsort(v[y == 0], kind="stable")
-    real, fake = v[y == 0][order], v[y == 1]
-    below = np.pad(np.cumsum(w[:, y == 0][:, order], 1), ((0, 0), (1, 0)))  # (draws, reals + 1): weight of the first k reals
-    beaten = (below[:, np.searchsorted(real, fake, "left")] + below[:, np.searchsorted(real, fake, "right")]) / 2
-    pairs = w[:, y == 1].sum(1) * below[:, -1]
-    return np.divide((beaten * w[:, y == 1]).sum(1), pairs, out=np.full(len(w), np.nan), where=pairs > 0)
-
-
 def auroc_intervals(rows: list[dict], values: dict[str, float], draws: int, seed: int) -> dict[str, tuple]:
     """AUROC of one number an image, of every test generator and of the mean over the unseen ones, with 95 % intervals.
 
@@ -93,7 +82,7 @@ def auroc_intervals(rows: list[dict], values: dict[str, float], draws: int, seed
         found["mean of unseen"] = np.mean(unseen, 0)
     if not all(np.isfinite(v).all() for v in found.values()):
         raise SDDError("a draw held no real or no fake of some generator: too few photographs for an interval; score more")
-    return {g: (float(v[0]), *map(float, np.percentile(v[1:], (2.5, 97.5)))) for g, v in found.items()}
+    return {g: interval(v) for g, v in found.items()}
 
 
 def choose_examples(rows: list[dict], threshold: float, each: int = 4, failures: int = 2) -> list[dict]:

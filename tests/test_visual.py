@@ -327,15 +327,6 @@ def scored(photos: int = 12, shift: float = 1.0, seed: int = 0) -> list[dict]:
     return found
 
 
-def test_auroc_is_scikit_learns_also_with_weights_and_ties():
-    rng = np.random.default_rng(0)
-    y, v = np.repeat([0, 1], 30), rng.integers(0, 8, 60).astype(float)
-    w = np.vstack([np.ones(60), rng.integers(0, 4, (5, 60))])
-    expected = [roc_auc_score(y, v, sample_weight=one) for one in w]
-    np.testing.assert_allclose(visual_stats.weighted_auroc(y, v, w), expected)
-    assert np.isnan(visual_stats.weighted_auroc(y, v, np.zeros((1, 60)))).all()
-
-
 def test_auroc_intervals_hold_the_estimate_and_the_mean_over_unseen():
     rows = scored(40)
     values = {r["path"]: r["score"] for r in rows if r["split"] == "test"}
