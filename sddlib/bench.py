@@ -14,6 +14,7 @@ from .bench_growth import scoring
 from .detector import Detector
 from .optim import trainable
 from .parallel import pick_device
+from .plan import PRECISIONS
 from .presets import get_preset
 from .randomness import seed_everything
 from .timing import ratio
@@ -70,15 +71,17 @@ def against_baselines(encoder: Callable[[str], Backbone], section: Section, devi
     return rates["paper", "scoring"]
 
 
-def measure(section: Section, device: torch.device) -> None:
-    """Print everything that is timed on one backbone."""
+def measure(section: Section, device: torch.device, precision: str) -> None:
+    """Print everything that is timed on one backbone. precision: of the encoder while training."""
     threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
-    print(f"\n{section.backbone} at {section.size} px, random weights, {device}{threads}, torch {torch.__version__}")
+    print(f"\n{section.backbone} at {section.size} px, random weights, {device}{threads}, {precision}, torch {torch.__version__}")
     print("median of interleaved pairs [lowest, highest]")
     tower = load_backbone(section.backbone, "random")
 
     def encoder(norm: str = "ln_post") -> Backbone:
-        return Backbone(copy.deepcopy(tower), section.size, norm)
+        made = Backbone(copy.deepcopy(tower), section.size, norm)
+        made.precision = PRECISIONS[precision]
+        return made
 
     rate = against_baselines(encoder, section, device)
     pairs, x = (section.pairs + 1) // 2, pictures(max(1, section.batch // 4), section.size, device)
@@ -97,6 +100,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--image-size", type=int, help=f"crop side in pixels (default: {MINI.size}; {FULL.size})")
     parser.add_argument("--batch", type=int, help=f"images a step (default: {MINI.batch}; {FULL.batch})")
     parser.add_argument("--pairs", type=int, help=f"interleaved pairs to time (default: {MINI.pairs}; {FULL.pairs})")
+    parser.add_argument("--precision", default="float32", choices=PRECISIONS, help="of the encoder while training")
     parser.add_argument("--tokens", type=int, default=10_000_000, help="stream whose memory is measured")
     args = parser.parse_args(argv)
     given = {k: v for k, v in (("size", args.image_size), ("batch", args.batch), ("pairs", args.pairs)) if v is not None}
@@ -110,9 +114,9 @@ def main(argv: list[str]) -> int:
     seed_everything(0)
     for section in chosen:
         section = section._replace(**given)
-        measure(section, pick_device())
+        measure(section, pick_device(), args.precision)
         if section.backbone == FULL.backbone:
-            bench_memory.report(section.backbone, section.size, section.batch)
+            bench_memory.report(section.backbone, section.size, section.batch, args.precision)
     print()
     bench_bank.report(1024, 256, args.tokens)
     return 0

@@ -60,3 +60,20 @@ class Memory(threading.Thread):
         self.done.set()
         self.join()
         self.look()
+
+
+class GPUMemory:
+    """The same on a GPU, where torch counts every byte itself: growth of what its tensors take."""
+
+    @property
+    def growth(self) -> int:
+        return torch.cuda.max_memory_allocated() - self.before
+
+    def __enter__(self) -> "GPUMemory":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        self.before = torch.cuda.memory_allocated()
+        return self
+
+    def __exit__(self, *_) -> None:
+        torch.cuda.synchronize()
