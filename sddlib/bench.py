@@ -73,8 +73,10 @@ def against_baselines(encoder: Callable[[str], Backbone], section: Section, devi
 
 def measure(section: Section, device: torch.device, precision: str) -> None:
     """Print everything that is timed on one backbone. precision: of the encoder while training."""
-    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
-    print(f"\n{section.backbone} at {section.size} px, random weights, {device}{threads}, {precision}, torch {torch.__version__}")
+    where = torch.cuda.get_device_name() if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    print(
+        f"\n{section.backbone} at {section.size} px, random weights, torch {torch.__version__}, {where}; trained in {precision}"
+    )
     print("median of interleaved pairs [lowest, highest]")
     tower = load_backbone(section.backbone, "random")
 

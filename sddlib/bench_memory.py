@@ -25,9 +25,9 @@ RETURNED = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
 
 class Measured(NamedTuple):
     """planned, measured: bytes that a training step adds at most to weights, gradients and optimizer. total: bytes of the whole
-    plan, what it assumes for a GPU included; taken: of a GPU's memory when the step is done, 0 on a CPU. loss: the step's.
-    moved: share of trainable tensors that the step changed. score: P(generated) of one image afterwards. seconds: of the step,
-    of the score, and of the plan."""
+    plan, what it assumes for a GPU included; taken: of a GPU's memory by this process when the step is done, 0 on a CPU.
+    loss: the step's. moved: share of trainable tensors that the step changed. score: P(generated) of one image afterwards.
+    seconds: of the step, of the score, and of the plan."""
 
     planned: int
     measured: int
@@ -44,7 +44,6 @@ def one_step(
 ) -> Measured:
     """Train SDD on random weights and images for one step, score an image. For a process of its own."""
     chosen, device = get_preset(preset), pick_device()
-    gpu = device.type == "cuda"
     seed_everything(0)
     backbone = Backbone(load_backbone(name, "random"), size, chosen.norm)
     model = Detector(backbone, torch.randn(chosen.M, backbone.D), chosen).train()
@@ -60,11 +59,11 @@ def one_step(
     plan = memory_plan(model, batch, size, precision, checkpointing, device=device.type)
     before = {n: p.detach().clone() for n, p in trainable(model).items()}
     times.append(perf_counter())
-    with GPUMemory() if gpu else Memory() as memory:
+    with GPUMemory() if device.type == "cuda" else Memory() as memory:
         loss = model.loss(x, y)["total"]
         loss.backward()
         optimizer.step()
-    free, there = torch.cuda.mem_get_info() if gpu else (0, 0)
+    used = taken()
     times.append(perf_counter())
     moved = [not torch.equal(p, before[n]) for n, p in trainable(model).items()]
     backbone.merge_lora()
@@ -74,7 +73,7 @@ def one_step(
     planning, step, scoring = (b - a for a, b in zip(times, times[1:], strict=False))
     planned, measured = plan.activations + plan.working, memory.growth
     each = loss.item(), sum(moved) / len(moved), score, (step, scoring, planning)
-    return Measured(planned, measured, plan.total, there - free, *each)
+    return Measured(planned, measured, plan.total, used, *each)
 
 
 def _settle(optimizer: torch.optim.Optimizer) -> None:
@@ -89,13 +88,22 @@ def _settle(optimizer: torch.optim.Optimizer) -> None:
         group["lr"] = rate
 
 
+def taken() -> int:
+    """Bytes of the GPU's memory that are in use, by whatever program; 0 without a GPU."""
+    if pick_device().type == "cpu":
+        return 0
+    free, there = torch.cuda.mem_get_info()
+    return there - free
+
+
 def fresh(*arguments) -> Measured:
     """`one_step` in a new process: memory that an earlier job has given back would be used again unseen."""
-    before = dict(os.environ)
+    before, others = dict(os.environ), taken()
     os.environ.update(RETURNED)
     try:
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            return pool.submit(one_step, *arguments).result()
+            found = pool.submit(one_step, *arguments).result()
+        return found._replace(taken=found.taken - others)
     finally:
         os.environ.clear()
         os.environ.update(before)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from .chance import at_once
 from .evaluate import headline, table
 from .intervals import bootstrap, weighted_acc
 from .metrics import fit_threshold
@@ -17,15 +18,18 @@ def effects(runs: list[dict[str, list[dict]]], draws: int = 1000, seed: int = 0)
     runs: one dict a training seed, column -> rows of scores. A column is compared over the seeds that it and SDD both have:
     {"over": "unseen" or "seen", as of `evaluate.headline`, "seeds", "photographs" of the test split, "ap" and "acc" (at each
     run's own validation threshold) with "ap_sd" and "acc_sd" (nan for one seed), "difference" and "acc_difference":
-    (estimate, low, high) of the mean AP and accuracy, 95 %, and "base": SDD's AP over the same seeds}. Columns that no seed
-    shares with SDD are left out.
+    (estimate, low, high) of the mean AP and accuracy, 95 %, "base": SDD's AP over the same seeds, and "at_once" and
+    "acc_at_once": (low, high) of `chance.at_once` among all changes, over trainings; None for SDD, for a path that was cut in a
+    trained detector, and where one training is all there is}. Columns that no seed shares with SDD are left out.
     """
-    found = {}
+    found, each = {}, {"ap": {}, "acc": {}}
     for name in dict.fromkeys(column for run in runs for column in run):
         shared = [run for run in runs if name in run and BASE in run]
         if not shared:
             continue
         over, ap, acc = zip(*(means(run[name]) for run in shared), strict=True)
+        if ":" not in name:
+            each["ap"][name], each["acc"][name] = ap, acc
         difference = acc_difference = (0.0, 0.0, 0.0)
         if name != BASE:
             pairs = [{name: run[name], BASE: run[BASE]} for run in shared]
@@ -44,6 +48,9 @@ def effects(runs: list[dict[str, list[dict]]], draws: int = 1000, seed: int = 0)
             "difference": difference,
             "acc_difference": acc_difference,
         }
+    together = {metric: at_once(trained, BASE, seed) for metric, trained in each.items()}
+    for name, e in found.items():
+        e["at_once"], e["acc_at_once"] = together["ap"].get(name), together["acc"].get(name)
     return found
 
 
@@ -66,13 +73,26 @@ def means(rows: list[dict]) -> tuple[str, float, float]:
     return over, summary[f"mean_ap_{over}"], summary[f"mean_acc_{over}"]
 
 
+def twice(first: list[tuple[int, dict]], again: list[tuple[int, dict]]) -> list[tuple[str, int, float, float]]:
+    """(variant, seed, mean AP, mean AP of the second training) of all that was trained in both.
+
+    first, again: (seed, column -> rows of scores); columns of a detector with a path cut are no trainings of their own.
+    """
+    known = dict(first)
+    shared = [(name, seed) for seed, run in again for name in run if name in known.get(seed, {}) and ":" not in name]
+    second = dict(again)
+    return [(name, seed, means(known[seed][name])[1], means(second[seed][name])[1]) for name, seed in shared]
+
+
 def verdict(effect: dict, of: str = "difference") -> str:
-    """One word for the 95 % interval of an effect: "better", "worse", "undecided" where it holds 0, and "one seed" where the
-    chance of training is not in it."""
-    _, low, high = effect[of]
+    """What an effect's 95 % interval says: "better", "worse", "undecided" where it holds 0, and "one seed" where the chance of
+    training is not in it. "perhaps" before the first two where the interval among all changes at once holds 0."""
     if effect["seeds"] == 1:
         return "one seed"
-    return "better" if low > 0 else "worse" if high < 0 else "undecided"
+    _, low, high = effect[of]
+    word = "better" if low > 0 else "worse" if high < 0 else "undecided"
+    among = effect[{"difference": "at_once", "acc_difference": "acc_at_once"}[of]]
+    return f"perhaps {word}" if word != "undecided" and among and among[0] <= 0 <= among[1] else word
 
 
 def effects_table(found: dict[str, dict], what: dict[str, str], metric: str = "ap") -> str:

@@ -5,25 +5,29 @@ import numpy as np
 
 from .figures import NEUTRAL
 
-COLOURS = {"better": "#009E73", "worse": "#D55E00", "undecided": NEUTRAL, "one seed": NEUTRAL}
+COLOURS = {"better": "#009E73", "perhaps better": "#8FCFBB", "worse": "#D55E00", "perhaps worse": "#F2B58C"}
+KINDS = ("#0072B2", "#E69F00", "#CC79A7")
 
 
 def effect_bars(found: dict[str, dict], groups: dict[str, str], verdict, title: str):
-    """AP minus SDD's of every variant with its 95 % interval, by group. found: of `effects`; groups: variant -> group.
-    Data: {variant: (estimate, low, high)}."""
+    """AP minus SDD's of every variant with its 95 % interval, by group, and thin the interval among all of them at once.
+    found: of `effects`; groups: variant -> group. Data: {variant: (estimate, low, high)}."""
     order = [n for g in dict.fromkeys(groups.values()) for n in found if groups.get(n) == g]
     data = {n: found[n]["difference"] for n in order}
     fig, ax = plt.subplots(figsize=(7, 0.3 * len(order) + 1.2))
     for at, (name, (mid, low, high)) in enumerate(data.items()):
-        colour = COLOURS[verdict(found[name])]
-        ax.plot([low, high], [at, at], color=colour, lw=2, solid_capstyle="butt")
+        colour = COLOURS.get(verdict(found[name]), NEUTRAL)
+        if found[name]["at_once"]:
+            ax.plot(found[name]["at_once"], [at, at], color=colour, lw=0.7)
+        ax.plot([low, high], [at, at], color=colour, lw=2.5, solid_capstyle="butt")
         ax.plot(mid, at, "o", color=colour, ms=5)
         if at and groups[order[at - 1]] != groups[name]:
             ax.axhline(at - 0.5, color=NEUTRAL, lw=0.5, ls=":")
     ax.axvline(0, color="k", lw=0.8)
     ax.set_yticks(np.arange(len(order)), [f"{n}  ({groups[n]}, {seeds(found[n]['seeds'])})" for n in order])
     ax.invert_yaxis()
-    axis = "mean AP over {over} generators, minus SDD's\n(95 % interval over N = {n} photographs and the seeds)"
+    axis = "mean AP over {over} generators, minus SDD's (95 % intervals: thick over N = {n}\n"
+    axis += "photographs and the seeds, thin over trainings for all changes at once)"
     name_axes(fig, found, axis, title)
     return fig, data
 
@@ -56,3 +60,18 @@ def path_bars(found: dict[str, dict], what: dict[str, str], title: str):
     bars = f"{seeds(most)}, orange: sd over them" if most > 1 else seeds(most)
     name_axes(fig, found, f"mean AP over {{over}} generators\n(N = {{n}} photographs, {bars})", title)
     return fig, kept
+
+
+def repeat_points(kinds: dict[str, list[tuple[str, int, float, float]]], over: str):
+    """AP of trainings made twice with the same variant and seed, one against the other. kinds: what was repeated -> of
+    `effects.twice`. Data: {kind: (n, 2) AP}."""
+    data = {kind: np.array([row[2:] for row in found]) for kind, found in kinds.items()}
+    fig, ax = plt.subplots(figsize=(5.2, 4.4))
+    for (kind, points), colour in zip(data.items(), KINDS, strict=False):
+        ax.plot(*points.T, "o", color=colour, ms=5, label=f"{kind}, N = {len(points)}")
+    low, high = (f([f(points) for points in data.values()]) for f in (np.min, np.max))
+    ax.plot([low, high], [low, high], color="k", lw=0.8)
+    ax.set_xlabel(f"mean AP over {over} generators, first training")
+    ax.set_ylabel("mean AP, same variant and seed again")
+    ax.legend(fontsize=8, loc="upper left")
+    return fig, data

@@ -14,6 +14,8 @@ import torch.distributed as dist
 import torch.distributed.nn.functional as dist_nn
 from torch import Tensor, nn
 
+from . import SDDError
+
 _talk = None  # the group for plain values: it may wait long, and keeps them off the GPUs
 _alone = False
 
@@ -27,11 +29,22 @@ def join() -> tuple[int, int]:
     """Join the processes that a launcher has started; (rank, number of processes)."""
     global _talk
     if launched() and not dist.is_initialized():
+        check_gpus()
         from accelerate import PartialState  # knows which backend and device belong to this process
 
         PartialState(cpu=_on_cpu())
         _talk = dist.new_group(backend="gloo", timeout=timedelta(days=2))  # as long as the longest job of one of them
     return rank(), world()
+
+
+def check_gpus() -> None:
+    """Refuse more processes on this machine than it has GPUs: two that share one would wait for each other without end."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if not _on_cpu() and here > torch.cuda.device_count():
+        raise SDDError(
+            f"{here} processes were started on a machine with {torch.cuda.device_count()} GPU(s); start one a GPU, or set "
+            "ACCELERATE_USE_CPU=1 to compute on the CPU"
+        )
 
 
 def leave() -> None:

@@ -194,6 +194,7 @@ def picture(tmp_path, name: str = "a.png", mode: str = "RGB"):
 def test_one_image_scores_alike_as_path_as_picture_and_in_a_run(tmp_path, mode):
     model, path = make(), picture(tmp_path, mode=mode)
     expected = score_paths(model, [path])[0]["score"]
+    model.cpu()
     with torch.inference_mode():
         x = to_input(decode(path), SIZE)[None]
         assert torch.sigmoid(model(x).logit).item() == pytest.approx(expected, abs=1e-6)

@@ -18,7 +18,7 @@ def stage(D: int = 2, c_in: int = 1, c_out: int = 1, g: int = 2, side: int = 2) 
     made.conv[0].weight.data[:, :, 1, 1] = 1
     torch.nn.init.ones_(made.deconv[0].weight)
     for norm in (made.conv[1], made.deconv[1]):
-        norm.eps = 0.0  # running mean 0 and variance 1: BN is the identity
+        norm.eps = 1e-12  # running mean 0 and variance 1: BN is the identity; torch 2.11 refuses 0
     return made
 
 

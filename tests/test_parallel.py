@@ -9,7 +9,7 @@ import pytest
 import torch
 from elsewhere import Elsewhere
 
-from sddlib import SDDError
+from sddlib import SDDError, parallel
 from sddlib.crops import TwinBatches
 from sddlib.data import read_manifest
 from sddlib.evaluate import read_scores
@@ -121,6 +121,20 @@ def test_a_loss_that_is_no_number_in_one_process_ends_all_with_its_images(folder
         AssertionError, match=r"(?s)the loss became nan in epoch 1, batch 1 .*the loss became nan in epoch 1, batch 1 "
     ):
         launch(2, folder, jobs, tmp_path)
+
+
+def test_more_processes_than_gpus_are_refused_and_on_the_cpu_they_are_not(monkeypatch):
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "false"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(SDDError, match=r"2 processes were started on a machine with 1 GPU\(s\); start one a GPU, or set ACC"):
+        join()
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    parallel.check_gpus()
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "false")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    parallel.check_gpus()
 
 
 def test_one_process_is_left_as_it_is():

@@ -41,7 +41,9 @@ def quiet(_line: str) -> None:
 
 def run(model: nn.Module, samples, log=quiet, **changes) -> list[dict]:
     config = TrainConfig(**{"epochs": 3, "batch": 8, "lr": 2e-3, "patience": 9, **changes})
-    return train.train(model, samples["train"], samples["val"], config, 64, log)
+    history = train.train(model, samples["train"], samples["val"], config, 64, log)
+    model.cpu()  # which is where tests look at it
+    return history
 
 
 @pytest.mark.parametrize("kind", ["sdd", "lora"])
@@ -282,6 +284,7 @@ def test_probe_learns_the_easy_set_and_its_head_is_the_chosen_regression(samples
     probe = LinearProbe(Backbone(load_backbone("tiny", "random"), 64), PRESET)
     assert set(trainable(probe)) == {"head.weight", "head.bias"}
     chosen = probe.fit(samples["train"], samples["val"], 64)
+    probe.cpu()
     bce, z, y = validate(probe, DataLoader(Crops(samples["val"], 64, train=False), 5), torch.device("cpu"))
     assert bce == pytest.approx(chosen["val_bce"], abs=1e-4) and ((z > 0) == y).mean() == chosen["val_acc"]
     assert chosen["val_acc"] > 0.9
