@@ -173,6 +173,17 @@ def find_stores(folder: Path, profile: str) -> list[Store]:
     return [Store(folder, profile, seed) for seed in sorted(int(s) for s in seeds if s.isdigit())]
 
 
+def find_repeats(folder: Path, profile: str) -> dict[str, list[Store]]:
+    """Sweeps in folders below that of the stores, made to see how much a training repeated with its seed differs: name of the
+    folder and devices -> stores."""
+    found = {}
+    for sub in sorted(f for f in folder.glob("*/") if find_stores(f, profile)):
+        stores = find_stores(sub, profile)
+        devices = sorted({facts["device"] for store in stores for facts in store.facts().values()})
+        found[f"{sub.name} ({', '.join(devices)})"] = stores
+    return found
+
+
 def sweep(names: list[str], seeds: list[int], profile: str, overrides: dict, folder: Path, work: Path, say=print) -> int:
     """Train and score every variant with every seed, one papermill call each; what is there with the same settings is skipped.
 

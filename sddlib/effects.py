@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .chance import at_once
+from .chance import at_once, spread_of_one
 from .evaluate import headline, table
 from .intervals import bootstrap, weighted_acc
 from .metrics import fit_threshold
@@ -48,7 +48,7 @@ def effects(runs: list[dict[str, list[dict]]], draws: int = 1000, seed: int = 0)
             "difference": difference,
             "acc_difference": acc_difference,
         }
-    together = {metric: at_once(trained, BASE, seed) for metric, trained in each.items()}
+    together = {metric: at_once(trained, BASE) for metric, trained in each.items()}
     for name, e in found.items():
         e["at_once"], e["acc_at_once"] = together["ap"].get(name), together["acc"].get(name)
     return found
@@ -82,6 +82,15 @@ def twice(first: list[tuple[int, dict]], again: list[tuple[int, dict]]) -> list[
     shared = [(name, seed) for seed, run in again for name in run if name in known.get(seed, {}) and ":" not in name]
     second = dict(again)
     return [(name, seed, means(known[seed][name])[1], means(second[seed][name])[1]) for name, seed in shared]
+
+
+def twice_table(kinds: dict[str, list[tuple[str, int, float, float]]]) -> str:
+    """A line a kind of repetition. kinds: what was repeated -> of `twice`."""
+    body = [["trained again", "pairs", "the same to the last digit", "again - first", "largest change", "sd of one training"]]
+    for kind, rows in kinds.items():
+        change = np.array([b - a for *_, a, b in rows])
+        body.append([kind, len(rows), int((change == 0).sum()), change.mean(), np.abs(change).max(), spread_of_one(change)])
+    return columns(body)
 
 
 def verdict(effect: dict, of: str = "difference") -> str:

@@ -6,16 +6,18 @@ import re
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from sddlib import SDDError, ablations
-from sddlib.ablations import VARIANTS, Store, check_variants, find_stores, parameters_of, settings_of, sweep
+from sddlib.ablations import VARIANTS, Store, check_variants, find_repeats, find_stores, parameters_of, settings_of, sweep
 from sddlib.backbone import Backbone
+from sddlib.chance import at_once, pooled_spread, spread_of_one
 from sddlib.data import Sample, read_manifest
 from sddlib.detector import Detector
-from sddlib.effects import effects, effects_table, verdict
+from sddlib.effects import effects, effects_table, twice, twice_table, verdict
 from sddlib.evaluate import score_paths, table, write_csv
 from sddlib.figures import style
-from sddlib.figures_ablations import effect_bars, path_bars
+from sddlib.figures_ablations import effect_bars, path_bars, repeat_points
 from sddlib.interventions import PATHS, interventions, partners
 from sddlib.presets import Preset, get_preset
 from sddlib.profiles import ROOT
@@ -251,9 +253,62 @@ def test_a_variant_that_no_seed_shares_with_sdd_is_left_out():
     assert set(effects([{"sdd": scores(1, 0)}, {"alone": scores(1, 1)}], draws=20)) == {"sdd"}
 
 
-def test_verdicts_need_the_whole_interval_on_one_side():
+def test_verdicts_need_the_whole_interval_on_one_side_alone_and_among_all_changes():
     spans = ((0.1, 0.01, 0.2), (-0.1, -0.2, -0.01), (0.1, -0.01, 0.2))
-    assert [verdict({"seeds": 2, "difference": d}) for d in spans] == ["better", "worse", "undecided"]
+    told = [verdict({"seeds": 2, "difference": d, "at_once": None}) for d in spans]  # a path that was cut
+    assert told == ["better", "worse", "undecided"]
+    among = {(0.001, 0.3): ["better", "worse", "undecided"], (-0.1, 0.1): ["perhaps better", "perhaps worse", "undecided"]}
+    for together, words in among.items():
+        assert [verdict({"seeds": 2, "difference": d, "at_once": together}) for d in spans] == words
+    effect = {"seeds": 2, "acc_difference": spans[0], "at_once": (0.01, 0.2), "acc_at_once": (-0.1, 0.2)}
+    assert verdict(effect, "acc_difference") == "perhaps better"
+    assert verdict({"seeds": 1, "difference": spans[0], "at_once": (0.01, 0.2)}) == "one seed"
+
+
+def test_intervals_among_all_changes_are_students_for_one_and_bonferronis_for_many():
+    base, one = [0.80, 0.82, 0.87, 0.85], [0.79, 0.84, 0.81]
+    expected = stats.ttest_ind(one, base).confidence_interval(0.95)
+    assert at_once({"sdd": base, "one": one}, "sdd")["one"] == pytest.approx((expected.low, expected.high))
+    single = {f"single{k}": [0.7] for k in range(4)}  # say nothing of the spread, and are four changes more
+    wider = stats.ttest_ind(one, base).confidence_interval(1 - 0.05 / 5)
+    many = at_once({"sdd": base, "one": one, **single}, "sdd")
+    assert many["one"] == pytest.approx((wider.low, wider.high)) and many.keys() == {"one", *single}
+    half = (wider.high - wider.low) / 2 * np.sqrt(1 + 1 / 4) / np.sqrt(1 / 3 + 1 / 4)
+    assert many["single0"] == pytest.approx((0.7 - np.mean(base) - half, 0.7 - np.mean(base) + half))
+    assert at_once({"sdd": [0.8], "one": [0.9]}, "sdd") == at_once({"sdd": base}, "sdd") == at_once({"one": one}, "sdd") == {}
+
+
+def test_effects_hold_every_training_against_those_of_all_changes():
+    runs = [{"sdd": scores(0.5, k), "good": scores(3.0, k + 9), "sdd:cut": scores(0.4, k)} for k in range(3)]
+    found = effects(runs, draws=50)
+    each = {n: [table(run[n])[1]["mean_ap_unseen"] for run in runs] for n in ("sdd", "good")}
+    assert found["good"]["at_once"] == at_once(each, "sdd")["good"]
+    assert found["good"]["acc_at_once"] != found["good"]["at_once"]
+    assert found["sdd"]["at_once"] is None and found["sdd:cut"]["at_once"] is None
+    assert effects(runs[:1], draws=50)["good"]["at_once"] is None
+
+
+def test_repeated_trainings_are_found_paired_and_their_spread_is_that_of_one(tmp_path):
+    rng = np.random.default_rng(0)
+    assert spread_of_one(rng.normal(0, 0.02, 20_000) - rng.normal(0, 0.02, 20_000)) == pytest.approx(0.02, rel=0.02)
+    assert np.isnan(pooled_spread([(float("nan"), 1)])) and pooled_spread([(0.1, 2), (0.2, 4)]) == pytest.approx(0.0325**0.5)
+    first = [(0, {"sdd": scores(1, 0), "lora": scores(2, 1), "sdd:cut": scores(1, 2)}), (1, {"sdd": scores(1, 3)})]
+    second = [(1, {"sdd": scores(1, 4), "lora": scores(1, 5)}), (0, {"lora": scores(2, 1), "sdd:cut": scores(1, 6)})]
+    rows = twice(first, second)
+    ap = {n: table(scores(*n))[1]["mean_ap_unseen"] for n in ((1, 3), (1, 4), (2, 1))}
+    assert rows == [("sdd", 1, ap[1, 3], ap[1, 4]), ("lora", 0, ap[2, 1], ap[2, 1])]
+    head, line = twice_table({"again": rows}).splitlines()
+    change = ap[1, 4] - ap[1, 3]
+    assert line.split() == ["again", "2", "1", *(f"{v:.3f}" for v in (change / 2, abs(change), abs(change) / 2))]
+    fig, data = repeat_points({"again": rows}, "unseen")
+    assert data["again"].shape == (2, 2) and "N = 2" in fig.axes[0].get_legend().get_texts()[0].get_text()
+    put = {"settings": "s", "common": {}, "device": "a card"}
+    rows = [{"path": "p", "score": 0.5}]
+    Store(tmp_path / "again", "mini", 0).add("sdd", {"sdd": rows}, put)
+    Store(tmp_path, "mini", 0).add("sdd", {"sdd": rows}, put)
+    (tmp_path / "empty").mkdir()
+    (kind,) = found = find_repeats(tmp_path, "mini")
+    assert kind == "again (a card)" and [s.seed for s in found[kind]] == [0] and find_repeats(tmp_path, "full") == {}
 
 
 # --- interventions

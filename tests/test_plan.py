@@ -247,5 +247,8 @@ def test_plan_command_prints_table_and_every_assumption(capsys):
         "150 images/s",
     ):
         assert value in assumed, value
+    costs = paper_plan.count("ViT-L-14-quickgelu", 224, get_preset("paper"), False)
+    reached = (costs.lora_step / 3.0e-3 / 989e12, costs.encoder / 3.7e-3 / 67e12)  # times and peaks as beside MEASURED
+    assert "reach {:.2f} and {:.2f}".format(*reached) in " ".join(assumed.split())
     with pytest.raises(SDDError, match="numbers above 0"):
         paper_plan.main(["--utilisation", "0"])
