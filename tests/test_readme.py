@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -204,7 +205,9 @@ def test_ablate_commands_name_variants_seeds_and_parameters_that_exist(words, mo
     monkeypatch.setattr(ablations, "sweep", sweep)
     assert cli.main(words) == 0 and seen, capsys.readouterr().err
     folder = ROOT / "data" / "ablations"
-    for store in ablations.find_stores(folder, "mini"):  # what is kept was made with the settings of this command
+    again = ablations.find_repeats(folder, "mini")
+    assert [kind.split()[0] for kind in again] == ["again", "cpu"]
+    for store in (*ablations.find_stores(folder, "mini"), *chain(*again.values())):  # all was made with this command's settings
         for name, facts in store.facts().items():
             overrides = parse_overrides(words[words.index("-p") + 1 : words.index("-p") + 2])
             assert facts["settings"] == ablations.settings_of(ablations.parameters_of(name, store.seed, "mini", overrides))
