@@ -49,7 +49,7 @@ VARIANTS = {
     "cfdl_only": Variant("modules", "CFDL alone: random bank, mean of D_s", {"bank": "random", "enhancement": "none"}),
     "bank_noise": Variant("bank", "Gaussian noise for the bank", {"bank": "noise"}),
     "bank_none": Variant("bank", "no bank: the image's own tokens for f_s", {"bank": "none"}),
-    "weight_abs": Variant("weight", "adaptive weight |x| (Fig. 5)", {"weight": "abs"}),
+    "weight_abs": Variant("weight", "adaptive weight abs(x) (Fig. 5)", {"weight": "abs"}),
     "weight_square": Variant("weight", "adaptive weight x^2 (Fig. 5)", {"weight": "square"}),
     "printed": Variant("reading", "Eq. 5-8 letter for letter, M = N", {"reconstruction": "printed"}),
     "residual_bank": Variant(

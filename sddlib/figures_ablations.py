@@ -6,13 +6,12 @@ import numpy as np
 from .figures import NEUTRAL
 
 COLOURS = {"better": "#009E73", "perhaps better": "#8FCFBB", "worse": "#D55E00", "perhaps worse": "#F2B58C"}
-KINDS = ("#0072B2", "#E69F00", "#CC79A7")
 
 
 def effect_bars(found: dict[str, dict], groups: dict[str, str], verdict, title: str):
     """AP minus SDD's of every variant with its 95 % interval, by group, and thin the interval among all of them at once.
-    found: of `effects`; groups: variant -> group. Data: {variant: (estimate, low, high)}."""
-    order = [n for g in dict.fromkeys(groups.values()) for n in found if groups.get(n) == g]
+    found: of `effects`; groups: variant -> group, in order. Data: {variant: (estimate, low, high)}."""
+    order = [n for g in dict.fromkeys(groups.values()) for n in groups if n in found and groups[n] == g]
     data = {n: found[n]["difference"] for n in order}
     fig, ax = plt.subplots(figsize=(7, 0.3 * len(order) + 1.2))
     for at, (name, (mid, low, high)) in enumerate(data.items()):
@@ -66,12 +65,13 @@ def repeat_points(kinds: dict[str, list[tuple[str, int, float, float]]], over: s
     """AP of trainings made twice with the same variant and seed, one against the other. kinds: what was repeated -> of
     `effects.twice`. Data: {kind: (n, 2) AP}."""
     data = {kind: np.array([row[2:] for row in found]) for kind, found in kinds.items()}
-    fig, ax = plt.subplots(figsize=(5.2, 4.4))
-    for (kind, points), colour in zip(data.items(), KINDS, strict=False):
-        ax.plot(*points.T, "o", color=colour, ms=5, label=f"{kind}, N = {len(points)}")
+    fig, ax = plt.subplots(figsize=(5, 5))
+    for kind, points in data.items():
+        ax.plot(*points.T, "o", ms=5, label=f"{kind}, N = {len(points)}")
     low, high = (f([f(points) for points in data.values()]) for f in (np.min, np.max))
     ax.plot([low, high], [low, high], color="k", lw=0.8)
     ax.set_xlabel(f"mean AP over {over} generators, first training")
     ax.set_ylabel("mean AP, same variant and seed again")
-    ax.legend(fontsize=8, loc="upper left")
+    ax.set_aspect("equal", "datalim")
+    ax.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
     return fig, data

@@ -20,7 +20,7 @@ from scores import univfd_rows
 from trees import univfd
 
 from sddlib import __main__ as cli
-from sddlib import ablations, runner
+from sddlib import ablations, effects, interventions, runner
 from sddlib.baselines import trials
 from sddlib.baselines.standing import same_order, standing, title
 from sddlib.data import data_hash, read_manifest
@@ -206,7 +206,7 @@ def test_ablate_commands_name_variants_seeds_and_parameters_that_exist(words, mo
     assert cli.main(words) == 0 and seen, capsys.readouterr().err
     folder = ROOT / "data" / "ablations"
     again = ablations.find_repeats(folder, "mini")
-    assert [kind.split()[0] for kind in again] == ["again", "cpu"]
+    assert [kind.split()[0] for kind in again] == ["again", "two_cores"]
     for store in (*ablations.find_stores(folder, "mini"), *chain(*again.values())):  # all was made with this command's settings
         for name, facts in store.facts().items():
             overrides = parse_overrides(words[words.index("-p") + 1 : words.index("-p") + 2])
@@ -387,3 +387,33 @@ def test_table_of_the_baselines_is_that_of_the_kept_scores():
     assert [row for row in table_rows(text) if row[0] != "over the 10 unseen generators"] == rows
     same, pairs = same_order(found)
     assert f"of {pairs} pairs of methods in the paper's Table 1, {same} stand in its order here" in " ".join(text.split())
+
+
+ABLATIONS_TITLE = "### What each part adds (Table 4, Fig. 5 and beyond; profile `mini`, run here)"
+
+
+def ablation_row(name: str, e: dict, ratios: list[float]) -> list[str]:
+    """A line of the README's table from `effects` and the readings of D_s, fakes by reals, of a variant's trainings."""
+    shifts = ["{:+.3f} [{:+.3f}, {:+.3f}]".format(*e[of]) for of in ("difference", "acc_difference")]
+    against = [shifts[0], effects.verdict(e), shifts[1]] if name != effects.BASE else ["", "", ""]
+    level, read = f"{e['ap']:.3f} ± {e['ap_sd']:.3f}", f"{np.mean(ratios):.2f}" if ratios else ""
+    return [f"`{name}`", ablations.VARIANTS[name].what, str(e["seeds"]), level, *against, read]
+
+
+def test_table_of_the_ablations_and_what_is_said_of_them_are_those_of_the_kept_scores():
+    stores = ablations.find_stores(ablations.STORE, "mini")
+    runs = [(store.seed, store.runs(ROOT / "data" / "manifest.csv", 0)) for store in stores]
+    found, rows = effects.effects([run for _, run in runs]), []
+    for name in ablations.VARIANTS:
+        facts = [store.facts()[name] for store in stores if name in store.facts()]
+        rows.append(ablation_row(name, found[name], [f["D_s_fake"] / f["D_s_real"] for f in facts if "D_s_real" in f]))
+    text = README.split(ABLATIONS_TITLE)[1].split("\n### ")[0]
+    assert [row for row in table_rows(text) if row[0] != "variant"] == rows
+    said = " ".join(text.split())
+    for name, path in interventions.PATHS.items():
+        assert f"{path} {{:+.3f}} [{{:+.3f}}, {{:+.3f}}]".format(*found[f"sdd:{name}"]["difference"]) in said
+    again = [(s.seed, s.runs(ROOT / "data" / "manifest.csv", 0)) for s in ablations.find_stores(ablations.STORE / "again", "mini")]
+    (first, second) = next((a, b) for name, seed, a, b in effects.twice(runs, again) if (name, seed) == ("sdd", 1))
+    assert f"gave mean AP {first:.3f} and {second:.3f}" in " ".join(README.split())
+    made = sum(len(store.facts()) for store in stores)
+    assert f"{made} trainings" in said and {f["device"] for s in stores for f in s.facts().values()} == {"NVIDIA H200"}
