@@ -28,7 +28,7 @@ STORE = ROOT / "data" / "ablations"
 
 @dataclass(frozen=True)
 class Variant:
-    """One change to SDD. group: of changes, "open" for what the paper leaves open; kind: "sdd" or "lora"; fields: of the
+    """One change to SDD. group: of changes, "unsaid" for what the paper leaves open; kind: "sdd" or "lora"; fields: of the
     preset; intervene: ask the trained detector what it rests on."""
 
     group: str
@@ -51,14 +51,14 @@ VARIANTS = {
     "bank_none": Variant("bank", "no bank: the image's own tokens for f_s", {"bank": "none"}),
     "weight_abs": Variant("weight", "adaptive weight abs(x) (Fig. 5)", {"weight": "abs"}),
     "weight_square": Variant("weight", "adaptive weight x^2 (Fig. 5)", {"weight": "square"}),
-    "printed": Variant("reading", "Eq. 5-8 letter for letter, M = N", {"reconstruction": "printed"}),
+    "printed": Variant("wiring", "Eq. 5-8 letter for letter, M = N", {"reconstruction": "printed"}),
     "residual_bank": Variant(
-        "reading", "queries added in Eq. 5, 7 and 8, so that the bank's tokens stay apart", {"residual": "bank"}
+        "wiring", "queries added in Eq. 5, 7 and 8, so that the bank's tokens stay apart", {"residual": "bank"}
     ),
-    "residual_tokens": Variant("reading", "queries added in Eq. 6, 7 and 8, which lets V_H through", {"residual": "tokens"}),
-    "release": Variant("reading", "the release's parts and losses, M = 256, trained as SDD is", {"M": 256}, "release"),
+    "residual_tokens": Variant("wiring", "queries added in Eq. 6, 7 and 8, which lets V_H through", {"residual": "tokens"}),
+    "release": Variant("wiring", "the release's parts and losses, M = 256, trained as SDD is", {"M": 256}, "release"),
     "release_trained": Variant(
-        "reading", "the same with attention that trains", {"M": 256, "detach_attention": False}, "release"
+        "wiring", "the same with attention that trains", {"M": 256, "detach_attention": False}, "release"
     ),
     "no_triplet": Variant("loss", "no triplet loss", {"lambda_tri": 0.0}),
     "no_L_r": Variant("loss", "no reconstruction loss", {"lambda_r": 0.0}),
@@ -68,9 +68,9 @@ VARIANTS = {
     "lora_mlp": Variant("LoRA", "LoRA on the MLPs too", {"lora_targets": MLP}),
     "blocks_4": Variant("LoRA", "LoRA in the last 4 blocks", {"lora_blocks": 4}),
     "blocks_8": Variant("LoRA", "LoRA in the last 8 blocks", {"lora_blocks": 8}),
-    "raw_tokens": Variant("open", "tokens before CLIP's final LayerNorm", {"norm": "none"}),
-    "detach_target": Variant("open", "L_r does not move the tokens it rebuilds", {"detach_target": True}),
-    "no_highpass": Variant("open", "the enhancer's first filters start with their mean", {"highpass": False}),
+    "raw_tokens": Variant("unsaid", "tokens before CLIP's final LayerNorm", {"norm": "none"}),
+    "detach_target": Variant("unsaid", "L_r does not move the tokens it rebuilds", {"detach_target": True}),
+    "no_highpass": Variant("unsaid", "the enhancer's first filters start with their mean", {"highpass": False}),
 }
 
 
@@ -171,17 +171,6 @@ def find_stores(folder: Path, profile: str) -> list[Store]:
     """The stores of a profile in a folder, by seed."""
     seeds = [p.stem.rpartition("_seed")[2] for p in folder.glob(f"{Path(profile).stem}_seed*.csv")]
     return [Store(folder, profile, seed) for seed in sorted(int(s) for s in seeds if s.isdigit())]
-
-
-def find_repeats(folder: Path, profile: str) -> dict[str, list[Store]]:
-    """Sweeps in folders below that of the stores, made to see how much a training repeated with its seed differs: name of the
-    folder and devices -> stores."""
-    found = {}
-    for sub in sorted(f for f in folder.glob("*/") if find_stores(f, profile)):
-        stores = find_stores(sub, profile)
-        devices = sorted({facts["device"] for store in stores for facts in store.facts().values()})
-        found[f"{sub.name} ({', '.join(devices)})"] = stores
-    return found
 
 
 def sweep(names: list[str], seeds: list[int], profile: str, overrides: dict, folder: Path, work: Path, say=print) -> int:

@@ -25,7 +25,7 @@ RETURNED = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
 
 class Measured(NamedTuple):
     """planned, measured: bytes that a training step adds at most to weights, gradients and optimizer. total: bytes of the whole
-    plan, what it assumes for a GPU included; taken: of a GPU's memory by this process when the step is done, 0 on a CPU.
+    plan, what it assumes for a GPU included; taken: of a GPU's memory when the step is done, whoever uses it, 0 on a CPU.
     loss: the step's. moved: share of trainable tensors that the step changed. score: P(generated) of one image afterwards.
     seconds: of the step, of the score, and of the plan."""
 
@@ -97,7 +97,8 @@ def taken() -> int:
 
 
 def fresh(*arguments) -> Measured:
-    """`one_step` in a new process: memory that an earlier job has given back would be used again unseen."""
+    """`one_step` in a new process: memory that an earlier job has given back would be used again unseen. Of a GPU's memory only
+    what the process has taken."""
     before, others = dict(os.environ), taken()
     os.environ.update(RETURNED)
     try:
@@ -111,13 +112,14 @@ def fresh(*arguments) -> Measured:
 
 def report(name: str, size: int, batch: int, precision: str) -> None:
     """Print plan, measurement and their ratio, with and without gradient checkpointing."""
+    device = pick_device().type
     for checkpointing in (False, True):
         m = fresh(name, size, batch, checkpointing, "paper", precision)
         print(
-            f"training step on the {'GPU' if m.taken else 'CPU'}, {batch} images, {precision}, "
+            f"training step on the {'GPU' if device == 'cuda' else 'CPU'}, {batch} images, {precision}, "
             f"{'with' if checkpointing else 'without'} gradient checkpointing: "
             f"planned {m.planned / GB:.2f} GB above the weights, measured {m.measured / GB:.2f}; "
             f"measured / planned {m.measured / m.planned:.2f}"
         )
-        if m.taken:
+        if device == "cuda":
             print(f"  all memory of the GPU: planned {m.total / GB:.1f} GB, taken {m.taken / GB:.1f}")

@@ -1,62 +1,91 @@
-"""What a change to SDD does to its scores: paired differences from saved scores, over photographs and training seeds."""
+"""What a change to SDD does to its scores: differences from saved scores, with the chance of photographs and of training."""
 
 import numpy as np
+from scipy.special import logit
+from sklearn.metrics import roc_auc_score
 
-from .chance import at_once, spread_of_one
+from .chance import half_width, pooled_spread
 from .evaluate import headline, table
-from .intervals import bootstrap, weighted_acc
+from .intervals import WEIGHTED, Interval, mean_draws
 from .metrics import fit_threshold
 from .report import columns
 
 BASE = "sdd"
 
 
-def effects(runs: list[dict[str, list[dict]]], draws: int = 1000, seed: int = 0) -> dict[str, dict]:
-    """Column -> its mean over seeds and its paired difference to SDD, unseen generators of the test split (all of them where
-    training held every one).
+def effects(runs: list[dict[str, list[dict]]], draws: int = 1000, seed: int = 0, base: str = BASE) -> dict[str, dict]:
+    """Column -> its level and its difference to `base`, over unseen generators of the test split (all of them where training
+    held every one).
 
-    runs: one dict a training seed, column -> rows of scores. A column is compared over the seeds that it and SDD both have:
-    {"over": "unseen" or "seen", as of `evaluate.headline`, "seeds", "photographs" of the test split, "ap" and "acc" (at each
-    run's own validation threshold) with "ap_sd" and "acc_sd" (nan for one seed), "difference" and "acc_difference":
-    (estimate, low, high) of the mean AP and accuracy, 95 %, "base": SDD's AP over the same seeds, and "at_once" and
-    "acc_at_once": (low, high) of `chance.at_once` among all changes, over trainings; None for SDD, for a path that was cut in a
-    trained detector, and where one training is all there is}. Columns that no seed shares with SDD are left out.
+    runs: one dict a seed and machine, column -> rows of scores, of the same images; what is compared are the means over all
+    trainings of a column. {"over": "unseen" or "seen", "trainings", "photographs" of the test split, "chance": AP of a
+    constant score; "ap", "ap_sd" (over trainings, nan for one), "ap_each"; "difference": (estimate, low, high), 95 %, "among":
+    (low, high), wide enough to hold the truth in all changes at once, None for `base` and for a path; and the same as "acc...",
+    accuracy at each run's own validation threshold; "lucky": True where the chance of training is in no interval}.
+
+    The error of a difference has two parts: photographs, drawn again and the same on both sides, and training, with one spread
+    for all columns. A path cut in a trained detector ("sdd:PATH") is compared with the same trainings uncut, each with itself.
+    {} without `base`.
     """
-    found, each = {}, {"ap": {}, "acc": {}}
-    for name in dict.fromkeys(column for run in runs for column in run):
-        shared = [run for run in runs if name in run and BASE in run]
-        if not shared:
-            continue
-        over, ap, acc = zip(*(means(run[name]) for run in shared), strict=True)
-        if ":" not in name:
-            each["ap"][name], each["acc"][name] = ap, acc
-        difference = acc_difference = (0.0, 0.0, 0.0)
-        if name != BASE:
-            pairs = [{name: run[name], BASE: run[BASE]} for run in shared]
-            difference = bootstrap(pairs, draws, seed)[name, BASE]
-            called = [{n: decided(rows) for n, rows in pair.items()} for pair in pairs]
-            acc_difference = bootstrap(called, draws, seed, metric=weighted_acc)[name, BASE]
-        found[name] = {
-            "over": over[0],
-            "seeds": len(shared),
-            "photographs": len({r["photo"] for r in shared[0][name] if r["split"] == "test"}),
-            "ap": float(np.mean(ap)),
-            "ap_sd": spread(ap),
-            "acc": float(np.mean(acc)),
-            "acc_sd": spread(acc),
-            "base": float(np.mean([means(run[BASE])[1] for run in shared])),
-            "difference": difference,
-            "acc_difference": acc_difference,
-        }
-    together = {metric: at_once(trained, BASE) for metric, trained in each.items()}
-    for name, e in found.items():
-        e["at_once"], e["acc_at_once"] = together["ap"].get(name), together["acc"].get(name)
+    files = {(name, k): rows for k, run in enumerate(runs) for name, rows in run.items()}
+    if not any(name == base for name, _ in files):
+        return {}
+    lines = table(next(iter(files.values())))[0]
+    over, chosen = headline(lines)
+    photos = len({r["photo"] for r in next(iter(files.values())) if r["split"] == "test"})
+    level = float(np.mean([r["n_fake"] / (r["n_fake"] + r["n_real"]) for r in chosen]))
+    found = {name: {"over": over, "photographs": photos, "chance": level} for name, _ in files}
+    called = {key: decided(rows) for key, rows in files.items()}
+    for metric, scored in (("ap", files), ("acc", called)):
+        drawn = mean_draws(scored, draws, np.random.default_rng(seed), metric=WEIGHTED[metric])
+        for name, facts in compared(drawn, base).items():
+            found[name] |= {"trainings": facts.pop("trainings"), "lucky": facts.pop("lucky")}
+            found[name] |= {metric + key: value for key, value in facts.items()}
     return found
 
 
-def spread(values: tuple[float, ...]) -> float:
-    """Standard deviation over seeds; nan for one."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+def compared(drawn: dict[tuple[str, int], np.ndarray], base: str) -> dict[str, dict]:
+    """Of every column the mean over its trainings and its difference to `base`. drawn: (column, run) -> of `mean_draws`."""
+    each = {name: {k: v for (n, k), v in drawn.items() if n == name} for name, _ in drawn}
+    trainings = {name: [float(v[0]) for v in by_run.values()] for name, by_run in each.items()}
+    spread, free = pooled_spread(own for name, own in trainings.items() if ":" not in name)
+    changes, found = sum(":" not in name for name in each if name != base), {}
+    for name, own in trainings.items():
+        sd = float(np.std(own, ddof=1)) if len(own) > 1 else float("nan")
+        found[name] = {"trainings": len(own), "": float(np.mean(own)), "_sd": sd, "_each": own}
+        shift, trained, freedom = against(name, each, base, spread if free else 0.0, free)
+        mid, error = float(shift[0]), float(np.hypot(shift[1:].std(), trained))
+        alone, among = (half_width(error, freedom, n) if name != base else 0.0 for n in (1, max(changes, 1)))
+        no_change = name == base or ":" in name or not freedom
+        found[name] |= {"lucky": not freedom, "_difference": (mid, mid - alone, mid + alone)}
+        found[name]["_among"] = None if no_change else (mid - among, mid + among)
+    return found
+
+
+def against(name: str, each: dict, base: str, spread: float, free: int) -> tuple[np.ndarray, float, int]:
+    """(difference to `base` under every draw, the estimate first; its standard error from training; degrees of freedom)."""
+    mine = each[name]
+    if ":" in name:
+        pairs = np.array([v - each[name.split(":")[0]][k] for k, v in mine.items()])
+        n = len(pairs)
+        return pairs.mean(0), np.std(pairs[:, 0], ddof=1) / np.sqrt(n) if n > 1 else 0.0, n - 1
+    ours, theirs = (np.array(list(by_run.values())) for by_run in (mine, each[base]))
+    return ours.mean(0) - theirs.mean(0), spread * np.sqrt(1 / len(ours) + 1 / len(theirs)), free
+
+
+def mean_ap(rows: list[dict]) -> float:
+    """Mean AP of a scores file over unseen generators, or over all where training held every one."""
+    lines, summary = table(rows)
+    return summary[f"mean_ap_{headline(lines)[0]}"]
+
+
+def part_strengths(run: dict[str, list[dict]]) -> tuple[float, float, float]:
+    """How the linear head of a trained SDD weighs its two parts (Eq. 15), from its scores with one of them held at its mean:
+    (AUROC of F_low alone on validation, standard deviation over test of F_low's part of the logit, of T_CLS's)."""
+    F_low, T_CLS = (run[f"{BASE}:{name}"] for name in ("F_low_only", "T_CLS_only"))
+    val = [r for r in F_low if r["split"] == "val"]
+    spreads = [np.std(logit([r["score"] for r in rows if r["split"] == "test"])) for rows in (F_low, T_CLS)]
+    return float(roc_auc_score([r["label"] for r in val], [r["score"] for r in val])), *map(float, spreads)
 
 
 def decided(rows: list[dict]) -> list[dict]:
@@ -66,50 +95,28 @@ def decided(rows: list[dict]) -> list[dict]:
     return [r if r["score"] is None else r | {"score": float(r["score"] > threshold)} for r in rows]
 
 
-def means(rows: list[dict]) -> tuple[str, float, float]:
-    """("unseen" or "seen", AP, accuracy at the validation threshold) of a scores file, means as `evaluate.headline` says."""
-    lines, summary = table(rows)
-    over, _ = headline(lines)
-    return over, summary[f"mean_ap_{over}"], summary[f"mean_acc_{over}"]
-
-
-def twice(first: list[tuple[int, dict]], again: list[tuple[int, dict]]) -> list[tuple[str, int, float, float]]:
-    """(variant, seed, mean AP, mean AP of the second training) of all that was trained in both.
-
-    first, again: (seed, column -> rows of scores); columns of a detector with a path cut are no trainings of their own.
-    """
-    known = dict(first)
-    shared = [(name, seed) for seed, run in again for name in run if name in known.get(seed, {}) and ":" not in name]
-    second = dict(again)
-    return [(name, seed, means(known[seed][name])[1], means(second[seed][name])[1]) for name, seed in shared]
-
-
-def twice_table(kinds: dict[str, list[tuple[str, int, float, float]]]) -> str:
-    """A line a kind of repetition. kinds: what was repeated -> of `twice`."""
-    body = [["trained again", "pairs", "the same to the last digit", "again - first", "largest change", "sd of one training"]]
-    for kind, rows in kinds.items():
-        change = np.array([b - a for *_, a, b in rows])
-        body.append([kind, len(rows), int((change == 0).sum()), change.mean(), np.abs(change).max(), spread_of_one(change)])
-    return columns(body)
-
-
-def verdict(effect: dict, of: str = "difference") -> str:
-    """What an effect's 95 % interval says: "better", "worse", "undecided" where it holds 0, and "one seed" where the chance of
-    training is not in it. "perhaps" before the first two where the interval among all changes at once holds 0."""
-    if effect["seeds"] == 1:
-        return "one seed"
-    _, low, high = effect[of]
+def verdict(effect: dict, metric: str = "ap") -> str:
+    """What the 95 % interval of an effect says: "better", "worse", "undecided" where it holds 0, "one training" where the
+    chance of training is in no interval; "perhaps" before the first two where 0 lies within the interval among all changes."""
+    if effect["lucky"]:
+        return "one training"
+    low, high = effect[f"{metric}_difference"][1:]
     word = "better" if low > 0 else "worse" if high < 0 else "undecided"
-    among = effect[{"difference": "at_once", "acc_difference": "acc_at_once"}[of]]
+    among = effect[f"{metric}_among"]
     return f"perhaps {word}" if word != "undecided" and among and among[0] <= 0 <= among[1] else word
 
 
-def effects_table(found: dict[str, dict], what: dict[str, str], metric: str = "ap") -> str:
+def as_text(interval: Interval) -> str:
+    """+0.012 [-0.003, +0.027]"""
+    return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*interval)
+
+
+def effects_table(found: dict[str, dict], what: dict[str, str], metric: str = "ap", base: str = BASE) -> str:
     """A line a column, of the mean "ap" or "acc". what: column -> what was changed."""
-    heading, of = metric.upper(), {"ap": "difference", "acc": "acc_difference"}[metric]
-    body = [["variant", "what is changed", "seeds", heading, "sd", f"{heading} - SDD", "95 % low", "high", ""]]
+    heading = metric.upper()
+    body = [["variant", "what is changed", "trainings", heading, "sd", f"{heading} - {base}", "95 % low", "high", ""]]
     for name, e in found.items():
         sd = "" if np.isnan(e[f"{metric}_sd"]) else e[f"{metric}_sd"]
-        shift = ["", "", "", ""] if name == BASE else [*(f"{v:+.3f}" for v in e[of]), verdict(e, of)]
-        body.append([name, what[name], e["seeds"], e[metric], sd, *shift])
+        shift = ["", "", "", ""] if name == base else [*(f"{v:+.3f}" for v in e[f"{metric}_difference"]), verdict(e, metric)]
+        body.append([name, what[name], e["trainings"], e[metric], sd, *shift])
     return columns(body, 2)

@@ -109,6 +109,24 @@ def interval(values: np.ndarray) -> Interval:
     return (float(values[0]), *map(float, np.percentile(values[1:], (2.5, 97.5))))
 
 
+def mean_draws(
+    files: dict[Hashable, list[dict]],
+    draws: int,
+    rng: np.random.Generator,
+    split: str = "test",
+    metric: Callable = weighted_ap,
+) -> dict[Hashable, np.ndarray]:
+    """Of every scores file the mean of a metric over unseen generators (over all where training held every one), under the same
+    draws of photographs: (draws + 1,), the estimate first. files: key -> rows, of the same images."""
+    seen = seen_generators(next(iter(files.values())))
+    groups = {(key, g): rows for key, file in files.items() for g, rows in by_generator(file, split).items()}
+    if not groups:
+        raise SDDError(f"the {split} split holds no fakes; check the manifest's split and label")
+    groups = {key: rows for key, rows in groups.items() if key[1] not in seen} or groups
+    drawn = set_draws(groups, metric, draws, rng)
+    return {key: np.mean([v for (k, _), v in drawn.items() if k == key], axis=0) for key in files}
+
+
 def bootstrap(
     runs: list[dict[str, list[dict]]], draws: int = 1000, seed: int = 0, split: str = "test", metric: Callable = weighted_ap
 ) -> dict:
@@ -121,20 +139,12 @@ def bootstrap(
     {method or (a, b): (estimate, low, high)}; (a, b) is a - b, paired: both see the same draw.
     """
     rng, methods = np.random.default_rng(seed), list(runs[0])
-    seen = seen_generators(runs[0][methods[0]])
-    groups = {}
-    for m in methods:
-        for k, run in enumerate(runs):
-            groups |= {(m, k, g): rows for g, rows in by_generator(run[m], split).items()}
-    if not groups:
-        raise SDDError(f"the {split} split holds no fakes; check the manifest's split and label")
-    groups = {key: rows for key, rows in groups.items() if key[2] not in seen} or groups
-    drawn = set_draws(groups, metric, draws, rng)
+    drawn = mean_draws({(m, k): run[m] for m in methods for k, run in enumerate(runs)}, draws, rng, split, metric)
     chosen = rng.integers(len(runs), size=(draws + 1, len(runs)))
     chosen[0] = np.arange(len(runs))
     samples = {}
     for m in methods:
-        by_seed = [np.mean([v for key, v in drawn.items() if key[:2] == (m, k)], axis=0) for k in range(len(runs))]
-        samples[m] = np.take_along_axis(np.array(by_seed).T, chosen, 1).mean(1)
+        by_seed = np.array([drawn[m, k] for k in range(len(runs))])
+        samples[m] = np.take_along_axis(by_seed.T, chosen, 1).mean(1)
     samples |= {(a, b): samples[a] - samples[b] for i, a in enumerate(methods) for b in methods[i + 1 :]}
     return {n: interval(v) for n, v in samples.items()}

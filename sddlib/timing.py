@@ -65,10 +65,6 @@ class Memory(threading.Thread):
 class GPUMemory:
     """The same on a GPU, where torch counts every byte itself: growth of what its tensors take."""
 
-    @property
-    def growth(self) -> int:
-        return torch.cuda.max_memory_allocated() - self.before
-
     def __enter__(self) -> "GPUMemory":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -77,3 +73,4 @@ class GPUMemory:
 
     def __exit__(self, *_) -> None:
         torch.cuda.synchronize()
+        self.growth = torch.cuda.max_memory_allocated() - self.before

@@ -9,19 +9,21 @@ import torch
 from scipy import stats
 
 from sddlib import SDDError, ablations
-from sddlib.ablations import VARIANTS, Store, check_variants, find_repeats, find_stores, parameters_of, settings_of, sweep
+from sddlib.ablations import VARIANTS, Store, check_variants, find_stores, parameters_of, settings_of, sweep
 from sddlib.backbone import Backbone
-from sddlib.chance import at_once, pooled_spread, spread_of_one
+from sddlib.chance import half_width, pooled_spread, spread_of_one
 from sddlib.data import Sample, read_manifest
 from sddlib.detector import Detector
-from sddlib.effects import effects, effects_table, twice, twice_table, verdict
+from sddlib.effects import effects, effects_table, part_strengths, verdict
 from sddlib.evaluate import score_paths, table, write_csv
 from sddlib.figures import style
 from sddlib.figures_ablations import effect_bars, path_bars, repeat_points
+from sddlib.intervals import mean_draws
 from sddlib.interventions import PATHS, interventions, partners
 from sddlib.presets import Preset, get_preset
 from sddlib.profiles import ROOT
 from sddlib.recipes import subset
+from sddlib.repeats import counted, find_repeats, twice, twice_table
 from sddlib.runs import write_json
 from sddlib.weights import load_backbone
 
@@ -197,26 +199,65 @@ def scores(shift: float, seed: int) -> list[dict]:
     return rows
 
 
-def test_a_difference_is_the_variants_ap_minus_that_of_sdd_over_the_seeds_both_have():
+def level(rows: list[dict], key: str = "mean_ap_unseen") -> float:
+    return table(rows)[1][key]
+
+
+def test_a_difference_is_the_mean_over_all_trainings_of_a_variant_minus_that_of_sdd():
     runs = [{"sdd": scores(0.5, k), "good": scores(3.0, k)} for k in (0, 1)] + [{"sdd": scores(0.5, 2), "bad": scores(0, 2)}]
     found = effects(runs, draws=200)
     for name, of in (("good", runs[:2]), ("bad", runs[2:])):
-        ap = [table(run[name])[1]["mean_ap_unseen"] - table(run["sdd"])[1]["mean_ap_unseen"] for run in of]
-        assert found[name]["difference"][0] == pytest.approx(np.mean(ap)) and found[name]["seeds"] == len(of)
-        assert found[name]["ap"] - found[name]["base"] == pytest.approx(np.mean(ap))
-    for name, of in (("good", runs[:2]), ("bad", runs[2:])):
-        acc = [table(run[name])[1]["mean_acc_unseen"] - table(run["sdd"])[1]["mean_acc_unseen"] for run in of]
-        assert found[name]["acc_difference"][0] == pytest.approx(np.mean(acc)) and found[name]["photographs"] == 20
-    assert found["good"]["acc_sd"] == pytest.approx(np.std([table(r["good"])[1]["mean_acc_unseen"] for r in runs[:2]], ddof=1))
-    assert verdict(found["good"]) == verdict(found["good"], "acc_difference") == "better" and found["sdd"]["seeds"] == 3
-    assert (
-        verdict(found["bad"]) == "one seed"
-        and np.isnan(found["bad"]["ap_sd"])
-        and found["sdd"]["difference"] == (0.0, 0.0, 0.0)
-    )
+        for metric, key in (("ap", "mean_ap_unseen"), ("acc", "mean_acc_unseen")):
+            each = [level(run[name], key) for run in of]
+            base = np.mean([level(run["sdd"], key) for run in runs])
+            assert found[name][f"{metric}_each"] == pytest.approx(each) and found[name]["trainings"] == len(of)
+            assert found[name][f"{metric}_difference"][0] == pytest.approx(np.mean(each) - base)
+            assert found[name][metric] - found["sdd"][metric] == pytest.approx(np.mean(each) - base)
+    assert found["good"]["acc_sd"] == pytest.approx(np.std([level(r["good"], "mean_acc_unseen") for r in runs[:2]], ddof=1))
+    assert np.isnan(found["bad"]["ap_sd"]) and found["sdd"]["ap_difference"] == (0.0, 0.0, 0.0)
+    assert found["good"]["photographs"] == 20 and found["good"]["chance"] == 0.5 and found["sdd"]["trainings"] == 3
+    assert verdict(found["good"]) == verdict(found["good"], "acc") == "better"
     text = effects_table(found, {n: n for n in found})
-    assert re.search(r"good +good +2 .* better", text) and "nan" not in text and "AP - SDD" in text
+    assert re.search(r"good +good +2 .* better", text) and "nan" not in text and "AP - sdd" in text
     assert f"{found['good']['acc_difference'][0]:+.3f}" in effects_table(found, {n: n for n in found}, "acc")
+
+
+def test_an_interval_holds_the_chance_of_photographs_and_that_of_training():
+    runs = [{"sdd": scores(0.5, k), "good": scores(1.0, k + 9), "other": scores(1.0, k + 5)} for k in range(3)]
+    found = effects(runs, draws=300)
+    spread, free = pooled_spread(found[n]["ap_each"] for n in found)
+    drawn = mean_draws({(n, k): run[n] for k, run in enumerate(runs) for n in run}, 300, np.random.default_rng(0))
+    mine, base = (np.mean([drawn[n, k] for k in range(3)], 0) for n in ("good", "sdd"))
+    error = np.hypot(np.std((mine - base)[1:]), spread * np.sqrt(2 / 3))
+    mid, low, high = found["good"]["ap_difference"]
+    assert free == 6 and (high - low) / 2 == pytest.approx(stats.t.ppf(0.975, 6) * error) == half_width(error, 6)
+    least, most = found["good"]["ap_among"]
+    assert (most - least) / 2 == pytest.approx(stats.t.ppf(1 - 0.05 / 4, 6) * error)
+    assert (least + most) / 2 == pytest.approx(mid)
+    alone = effects(runs[:1], draws=300)["good"]
+    photographs = np.std((drawn["good", 0] - drawn["sdd", 0])[1:])
+    assert alone["ap_difference"][2] - alone["ap_difference"][0] == pytest.approx(1.96 * photographs, rel=1e-3)
+    assert alone["lucky"] and alone["ap_among"] is None and verdict(alone) == "one training"
+
+
+def test_a_cut_path_is_held_against_the_same_training_uncut():
+    """Three detectors of very different levels, each hardly better than itself cut: trainings apart, it would not be seen."""
+    runs = [{"sdd": scores(shift, k), "sdd:cut": scores(shift - 0.1, k)} for k, shift in enumerate((0.3, 1.5, 3.0))]
+    found = effects(runs, draws=100)
+    each = [level(run["sdd:cut"]) - level(run["sdd"]) for run in runs]
+    mid, low, high = found["sdd:cut"]["ap_difference"]
+    assert mid == pytest.approx(np.mean(each)) and found["sdd:cut"]["ap_among"] is None and not found["sdd:cut"]["lucky"]
+    apart = effects([{n.replace(":", "_"): rows for n, rows in run.items()} for run in runs], draws=100)["sdd_cut"]
+    assert apart["ap_difference"][0] == pytest.approx(mid)
+    assert high - low < 0.3 * (apart["ap_difference"][2] - apart["ap_difference"][1])
+    assert effects(runs[:1], draws=50)["sdd:cut"]["lucky"]
+
+
+def test_a_comparison_can_start_from_another_variant():
+    runs = [{"sdd": scores(0.5, k), "good": scores(3.0, k)} for k in (0, 1)]
+    one, other = effects(runs, draws=50), effects(runs, draws=50, base="good")
+    assert other["sdd"]["ap_difference"] == pytest.approx([-one["good"]["ap_difference"][i] for i in (0, 2, 1)])
+    assert effects(runs, draws=5, base="absent") == {}
 
 
 def test_where_training_held_every_generator_effects_are_over_these():
@@ -225,90 +266,106 @@ def test_where_training_held_every_generator_effects_are_over_these():
     }
     found = effects([seen], draws=50)
     summary = table(seen["good"])[1]
-    assert found["good"]["over"] == "seen" and effects([{"sdd": scores(1, 0)}])["sdd"]["over"] == "unseen"
+    assert found["good"]["over"] == "seen" and effects([{"sdd": scores(1, 0)}], draws=5)["sdd"]["over"] == "unseen"
     assert "over seen generators" in effect_bars(found, {"good": "any"}, verdict, "")[0].axes[0].get_xlabel()
     assert "over seen generators" in path_bars(found, {"good": "whole"}, "")[0].axes[0].get_xlabel()
     assert (found["good"]["ap"], found["good"]["acc"]) == pytest.approx((summary["mean_ap_seen"], summary["mean_acc_seen"]))
-    assert found["good"]["difference"][0] == pytest.approx(found["good"]["ap"] - found["good"]["base"])
-    assert found["good"]["base"] == pytest.approx(table(seen["sdd"])[1]["mean_ap_seen"])
+    assert found["good"]["ap_difference"][0] == pytest.approx(found["good"]["ap"] - found["sdd"]["ap"])
 
 
 def test_nothing_written_on_the_figures_is_cut_off():
     style()
-    found = effects([{"sdd": scores(0.5, 0), **{name: scores(1.0, 1) for name in VARIANTS if name != "sdd"}}], draws=20)
+    runs = [{"sdd": scores(0.5, k), **{n: scores(1.0, k + 1) for n in VARIANTS if n != "sdd"}} for k in (0, 1)]
+    found = effects(runs, draws=20)
     few = {name: found[name] for name in ("sdd", "lora", "no_sts")}
     title = "What a change to SDD does to AP on unseen generators (REDUCED sweep, shows nothing)"
     groups = {name: v.group for name, v in VARIANTS.items() if name != "sdd"}
     paths = {"sdd": "as trained", "lora": "the enhancer guided by the D_s of an image of the other class"}
+    pairs = {"two_cores": [("sdd", 0, 0.8, 0.81)], "again": [("sdd", 0, 0.8, 0.8), ("lora", 0, 0.79, 0.8)]}
     figures = effect_bars(found, groups, verdict, title), effect_bars(few, groups, verdict, title), path_bars(few, paths, title)
-    for fig, _ in figures:
+    for fig, _ in (*figures, repeat_points(pairs, "unseen", 50, "The same training, made twice")):
         assert fig.get_suptitle()
         fig.draw_without_rendering()
         for text in (*fig.texts, fig.axes[0].xaxis.label, *fig.axes[0].get_yticklabels()):
             box = text.get_window_extent()
             assert box.width and fig.bbox.containsx(box.x0) and fig.bbox.containsx(box.x1), text.get_text()
+    assert figures[0][1]["lora"] == (*found["lora"]["ap_difference"], *found["lora"]["ap_among"])
+    assert figures[2][1]["as trained"] == found["sdd"]["ap_each"]
 
 
-def test_a_variant_that_no_seed_shares_with_sdd_is_left_out():
-    assert set(effects([{"sdd": scores(1, 0)}, {"alone": scores(1, 1)}], draws=20)) == {"sdd"}
+def test_without_sdd_there_is_nothing_to_compare_with():
+    assert effects([{"alone": scores(1, 1)}], draws=20) == {}
 
 
 def test_verdicts_need_the_whole_interval_on_one_side_alone_and_among_all_changes():
     spans = ((0.1, 0.01, 0.2), (-0.1, -0.2, -0.01), (0.1, -0.01, 0.2))
-    told = [verdict({"seeds": 2, "difference": d, "at_once": None}) for d in spans]  # a path that was cut
-    assert told == ["better", "worse", "undecided"]
-    among = {(0.001, 0.3): ["better", "worse", "undecided"], (-0.1, 0.1): ["perhaps better", "perhaps worse", "undecided"]}
-    for together, words in among.items():
-        assert [verdict({"seeds": 2, "difference": d, "at_once": together}) for d in spans] == words
-    effect = {"seeds": 2, "acc_difference": spans[0], "at_once": (0.01, 0.2), "acc_at_once": (-0.1, 0.2)}
-    assert verdict(effect, "acc_difference") == "perhaps better"
-    assert verdict({"seeds": 1, "difference": spans[0], "at_once": (0.01, 0.2)}) == "one seed"
+    among = {None: "", (-0.3, -0.001): "", (0.001, 0.3): "", (-0.3, 0.3): "perhaps "}
+    for together, before in among.items():
+        told = [verdict({"lucky": False, "ap_difference": d, "ap_among": together}) for d in spans]
+        assert told == [f"{before}better", f"{before}worse", "undecided"]
+    effect = {"lucky": False, "acc_difference": spans[0], "ap_among": (0.01, 0.2), "acc_among": (-0.1, 0.2)}
+    assert verdict(effect, "acc") == "perhaps better"
+    assert verdict({"lucky": True, "ap_difference": spans[0], "ap_among": None}) == "one training"
 
 
-def test_intervals_among_all_changes_are_students_for_one_and_bonferronis_for_many():
+def test_the_spread_of_training_is_taken_from_all_groups_and_its_interval_is_students():
     base, one = [0.80, 0.82, 0.87, 0.85], [0.79, 0.84, 0.81]
+    spread, free = pooled_spread([base, one, [0.7]])
+    half = half_width(spread * np.sqrt(1 / 4 + 1 / 3), free)
     expected = stats.ttest_ind(one, base).confidence_interval(0.95)
-    assert at_once({"sdd": base, "one": one}, "sdd")["one"] == pytest.approx((expected.low, expected.high))
-    single = {f"single{k}": [0.7] for k in range(4)}  # say nothing of the spread, and are four changes more
+    assert free == 5 and 2 * half == pytest.approx(expected.high - expected.low)
     wider = stats.ttest_ind(one, base).confidence_interval(1 - 0.05 / 5)
-    many = at_once({"sdd": base, "one": one, **single}, "sdd")
-    assert many["one"] == pytest.approx((wider.low, wider.high)) and many.keys() == {"one", *single}
-    half = (wider.high - wider.low) / 2 * np.sqrt(1 + 1 / 4) / np.sqrt(1 / 3 + 1 / 4)
-    assert many["single0"] == pytest.approx((0.7 - np.mean(base) - half, 0.7 - np.mean(base) + half))
-    assert at_once({"sdd": [0.8], "one": [0.9]}, "sdd") == at_once({"sdd": base}, "sdd") == at_once({"one": one}, "sdd") == {}
-
-
-def test_effects_hold_every_training_against_those_of_all_changes():
-    runs = [{"sdd": scores(0.5, k), "good": scores(3.0, k + 9), "sdd:cut": scores(0.4, k)} for k in range(3)]
-    found = effects(runs, draws=50)
-    each = {n: [table(run[n])[1]["mean_ap_unseen"] for run in runs] for n in ("sdd", "good")}
-    assert found["good"]["at_once"] == at_once(each, "sdd")["good"]
-    assert found["good"]["acc_at_once"] != found["good"]["at_once"]
-    assert found["sdd"]["at_once"] is None and found["sdd:cut"]["at_once"] is None
-    assert effects(runs[:1], draws=50)["good"]["at_once"] is None
-
-
-def test_repeated_trainings_are_found_paired_and_their_spread_is_that_of_one(tmp_path):
+    assert 2 * half_width(spread * np.sqrt(1 / 4 + 1 / 3), free, 5) == pytest.approx(wider.high - wider.low)
+    assert pooled_spread([[0.7], [0.8]])[1] == 0 and np.isnan(pooled_spread([[0.7]])[0])
     rng = np.random.default_rng(0)
     assert spread_of_one(rng.normal(0, 0.02, 20_000) - rng.normal(0, 0.02, 20_000)) == pytest.approx(0.02, rel=0.02)
-    assert np.isnan(pooled_spread([(float("nan"), 1)])) and pooled_spread([(0.1, 2), (0.2, 4)]) == pytest.approx(0.0325**0.5)
-    first = [(0, {"sdd": scores(1, 0), "lora": scores(2, 1), "sdd:cut": scores(1, 2)}), (1, {"sdd": scores(1, 3)})]
-    second = [(1, {"sdd": scores(1, 4), "lora": scores(1, 5)}), (0, {"lora": scores(2, 1), "sdd:cut": scores(1, 6)})]
-    rows = twice(first, second)
-    ap = {n: table(scores(*n))[1]["mean_ap_unseen"] for n in ((1, 3), (1, 4), (2, 1))}
-    assert rows == [("sdd", 1, ap[1, 3], ap[1, 4]), ("lora", 0, ap[2, 1], ap[2, 1])]
-    head, line = twice_table({"again": rows}).splitlines()
-    change = ap[1, 4] - ap[1, 3]
-    assert line.split() == ["again", "2", "1", *(f"{v:.3f}" for v in (change / 2, abs(change), abs(change) / 2))]
-    fig, data = repeat_points({"again": rows}, "unseen")
-    assert data["again"].shape == (2, 2) and "N = 2" in fig.axes[0].get_legend().get_texts()[0].get_text()
-    put = {"settings": "s", "common": {}, "device": "a card"}
-    rows = [{"path": "p", "score": 0.5}]
-    Store(tmp_path / "again", "mini", 0).add("sdd", {"sdd": rows}, put)
-    Store(tmp_path, "mini", 0).add("sdd", {"sdd": rows}, put)
+
+
+def test_parts_of_the_logit_are_told_from_scores_with_the_other_part_held():
+    rng, F_low, T_CLS = np.random.default_rng(0), scores(1, 0), scores(1, 1)
+    for rows, weight in ((F_low, -0.5), (T_CLS, 3.0)):
+        for r in rows:
+            r["score"] = float(1 / (1 + np.exp(-weight * (r["label"] + rng.normal(0, 0.01)))))
+    auroc, quiet, loud = part_strengths({"sdd:F_low_only": F_low, "sdd:T_CLS_only": T_CLS})
+    assert auroc == 0 and loud / quiet == pytest.approx(6, rel=0.01) and quiet == pytest.approx(0.5 * 0.433, rel=0.02)
+
+
+# --- repeats
+
+
+def put(folder, seed: int, columns: dict, settings: str = "s", common: dict | None = None) -> Store:
+    """A store of mini whose variants are all made from the test images of the manifest."""
+    store = Store(folder, "mini", seed)
+    for name, rows in columns.items():
+        store.add(name, {name: rows}, {"settings": settings, "common": common or {}, "device": "a card"})
+    return store
+
+
+def test_repeated_trainings_are_found_paired_and_counted(tmp_path):
+    samples, rng = [s for s in read_manifest(MANIFEST) if s.split in ("val", "test")], np.random.default_rng(0)
+
+    def rows(shift: float) -> list[dict]:
+        paths = [str(s.path.relative_to(MANIFEST.parent)) for s in samples]
+        return [{"path": p, "score": float(rng.uniform() + shift * s.label)} for p, s in zip(paths, samples, strict=True)]
+
+    same = rows(0.5)
+    first = [put(tmp_path, 0, {"sdd": rows(0.2), "lora": same}), put(tmp_path, 1, {"sdd": rows(0.2)})]
+    again = [put(tmp_path / "again", 0, {"sdd": rows(0.3), "lora": same}), put(tmp_path / "again", 7, {"sdd": rows(0.2)})]
+    put(tmp_path / "longer", 1, {"sdd": rows(0.9)}, "others", {"epochs": 9})
     (tmp_path / "empty").mkdir()
-    (kind,) = found = find_repeats(tmp_path, "mini")
-    assert kind == "again (a card)" and [s.seed for s in found[kind]] == [0] and find_repeats(tmp_path, "full") == {}
+    assert [*find_repeats(tmp_path, "mini")] == ["again", "longer"] and find_repeats(tmp_path, "full") == {}
+    pairs = twice(first, again, MANIFEST)
+    assert [row[:2] for row in pairs] == [("sdd", 0), ("lora", 0)] and pairs[1][2] == pairs[1][3]
+    assert twice(first, find_stores(tmp_path / "longer", "mini"), MANIFEST) == []  # trained with other settings
+    line = twice_table({"again": pairs}).splitlines()[1]
+    change = pairs[0][3] - pairs[0][2]
+    assert line.split() == ["again", "1", "lora", "1", *(f"{v:.3f}" for v in (change, abs(change), abs(change) / 2**0.5))]
+    assert twice_table({"same": pairs[1:]}).splitlines()[1].split() == ["same", "1", "lora", "0"]
+    every = counted(first, tmp_path, ["again", "absent"], "mini")
+    assert [[*store.facts()] for store in every] == [["sdd", "lora"], ["sdd"], ["sdd", "lora"], ["sdd"]]
+    with pytest.raises(SDDError, match="were trained differently"):
+        counted(first, tmp_path, ["longer"], "mini")
+    assert counted([], tmp_path, ["again"], "mini") == []
 
 
 # --- interventions

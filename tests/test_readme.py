@@ -20,7 +20,7 @@ from scores import univfd_rows
 from trees import univfd
 
 from sddlib import __main__ as cli
-from sddlib import ablations, effects, interventions, runner
+from sddlib import ablations, chance, effects, interventions, repeats, runner
 from sddlib.baselines import trials
 from sddlib.baselines.standing import same_order, standing, title
 from sddlib.data import data_hash, read_manifest
@@ -205,8 +205,8 @@ def test_ablate_commands_name_variants_seeds_and_parameters_that_exist(words, mo
     monkeypatch.setattr(ablations, "sweep", sweep)
     assert cli.main(words) == 0 and seen, capsys.readouterr().err
     folder = ROOT / "data" / "ablations"
-    again = ablations.find_repeats(folder, "mini")
-    assert [kind.split()[0] for kind in again] == ["again", "two_cores"]
+    again = repeats.find_repeats(folder, "mini")
+    assert [*again] == ["again", "two_cores"]
     for store in (*ablations.find_stores(folder, "mini"), *chain(*again.values())):  # all was made with this command's settings
         for name, facts in store.facts().items():
             overrides = parse_overrides(words[words.index("-p") + 1 : words.index("-p") + 2])
@@ -394,26 +394,43 @@ ABLATIONS_TITLE = "### What each part adds (Table 4, Fig. 5 and beyond; profile 
 
 def ablation_row(name: str, e: dict, ratios: list[float]) -> list[str]:
     """A line of the README's table from `effects` and the readings of D_s, fakes by reals, of a variant's trainings."""
-    shifts = ["{:+.3f} [{:+.3f}, {:+.3f}]".format(*e[of]) for of in ("difference", "acc_difference")]
-    against = [shifts[0], effects.verdict(e), shifts[1]] if name != effects.BASE else ["", "", ""]
-    level, read = f"{e['ap']:.3f} ± {e['ap_sd']:.3f}", f"{np.mean(ratios):.2f}" if ratios else ""
-    return [f"`{name}`", ablations.VARIANTS[name].what, str(e["seeds"]), level, *against, read]
+    shifts = [effects.as_text(e[f"{metric}_difference"]) for metric in ("ap", "acc")]
+    compared = [shifts[0], effects.verdict(e), shifts[1]] if name != effects.BASE else ["", "", ""]
+    read = f"{np.mean(ratios):.2f} ({min(ratios):.2f} - {max(ratios):.2f})" if ratios else ""
+    level = f"{e['ap']:.3f} ± {e['ap_sd']:.3f}"
+    return [f"`{name}`", ablations.VARIANTS[name].what, str(e["trainings"]), level, *compared, read]
 
 
-def test_table_of_the_ablations_and_what_is_said_of_them_are_those_of_the_kept_scores():
-    stores = ablations.find_stores(ablations.STORE, "mini")
-    runs = [(store.seed, store.runs(ROOT / "data" / "manifest.csv", 0)) for store in stores]
-    found, rows = effects.effects([run for _, run in runs]), []
-    for name in ablations.VARIANTS:
-        facts = [store.facts()[name] for store in stores if name in store.facts()]
-        rows.append(ablation_row(name, found[name], [f["D_s_fake"] / f["D_s_real"] for f in facts if "D_s_real" in f]))
+def test_table_of_the_ablations_and_what_is_said_of_it_are_those_of_the_kept_scores():
+    manifest = ROOT / "data" / "manifest.csv"
+    stores, again = ablations.find_stores(ablations.STORE, "mini"), repeats.find_repeats(ablations.STORE, "mini")
+    every = repeats.counted(stores, ablations.STORE, ["two_cores"], "mini")
+    runs = [store.runs(manifest, 0) for store in every]
+    found = effects.effects(runs)
+    facts = {name: [s.facts()[name] for s in every if name in s.facts()] for name in ablations.VARIANTS}
+    ratios = {name: [f["D_s_fake"] / f["D_s_real"] for f in those if "D_s_real" in f] for name, those in facts.items()}
     text = README.split(ABLATIONS_TITLE)[1].split("\n### ")[0]
+    rows = [ablation_row(name, found[name], ratios[name]) for name in ablations.VARIANTS]
     assert [row for row in table_rows(text) if row[0] != "variant"] == rows
+    parts = [effects.part_strengths(run) for run in runs if "sdd:F_low_only" in run]
+    wrong = [mean for mean, (auroc, *_) in zip(found["sdd:F_low_only"]["ap_each"], parts, strict=True) if auroc < 0.5]
+    louder = [T_CLS / F_low for _, F_low, T_CLS in parts]
+    pairs = {kind: repeats.twice(stores, those, manifest) for kind, those in again.items()}
+    change = {kind: [b - a for *_, a, b in those if a != b] for kind, those in pairs.items()}
+    spread, _ = chance.pooled_spread(found[name]["ap_each"] for name in ablations.VARIANTS)
+    one, other = next((a, b) for name, seed, a, b in pairs["again"] if (name, seed) == ("sdd", 1))
     said = " ".join(text.split())
-    for name, path in interventions.PATHS.items():
-        assert f"{path} {{:+.3f}} [{{:+.3f}}, {{:+.3f}}]".format(*found[f"sdd:{name}"]["difference"]) in said
-    again = [(s.seed, s.runs(ROOT / "data" / "manifest.csv", 0)) for s in ablations.find_stores(ablations.STORE / "again", "mini")]
-    (first, second) = next((a, b) for name, seed, a, b in effects.twice(runs, again) if (name, seed) == ("sdd", 1))
-    assert f"gave mean AP {first:.3f} and {second:.3f}" in " ".join(README.split())
-    made = sum(len(store.facts()) for store in stores)
-    assert f"{made} trainings" in said and {f["device"] for s in stores for f in s.facts().values()} == {"NVIDIA H200"}
+    for words in (
+        f"{sum(map(len, facts.values()))} trainings",
+        f"{len(parts)} trained SDDs",
+        *(f"{path} {effects.as_text(found[f'sdd:{n}']['ap_difference'])}" for n, path in interventions.PATHS.items()),
+        f"AUROC above {min(a for a, *_ in parts if a > 0.5) - 0.0005:.3f}, but upside down in {len(wrong)}",
+        f"AP {' and '.join(f'{mean:.2f}' for mean in wrong)}",
+        f"{min(louder):.1f} to {max(louder):.1f} times",
+        f"{chance.spread_of_one(change['again']):.3f} on the same card ({len(change['again'])} pairs of SDD)",
+        f"{chance.spread_of_one(change['two_cores']):.3f} on another machine ({len(change['two_cores'])} pairs)",
+        f"{spread:.3f} among the trainings of a variant",
+        f"gave {other:.3f} after {one:.3f}",
+    ):
+        assert words in said, words
+    assert f"gave mean AP {one:.3f} and {other:.3f}" in " ".join(README.split())
