@@ -20,7 +20,7 @@ def spread_of_one(differences: Iterable[float]) -> float:
     return float(np.sqrt(np.mean(np.square(list(differences))) / 2))
 
 
-def half_width(error: float, free: int, changes: int = 1) -> float:
-    """Half of Student's 95 % interval. error: standard error; free: its degrees of freedom, 0: the error is known without the
-    chance of training; changes: how many intervals are to hold the truth together, by Bonferroni's 5 % / changes for each."""
-    return float(t.ppf(1 - 0.05 / (2 * changes), free or np.inf) * error)
+def half_width(error: float, free: float, changes: int = 1) -> float:
+    """Half of Student's 95 % interval. error: standard error; free: its degrees of freedom, inf for one that is known; changes:
+    how many intervals are to hold the truth together, by Bonferroni's 5 % / changes for each."""
+    return float(t.ppf(1 - 0.05 / (2 * changes), free) * error)

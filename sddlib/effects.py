@@ -19,13 +19,15 @@ def effects(runs: list[dict[str, list[dict]]], draws: int = 1000, seed: int = 0,
 
     runs: one dict a seed and machine, column -> rows of scores, of the same images; what is compared are the means over all
     trainings of a column. {"over": "unseen" or "seen", "trainings", "photographs" of the test split, "chance": AP of a
-    constant score; "ap", "ap_sd" (over trainings, nan for one), "ap_each"; "difference": (estimate, low, high), 95 %, "among":
-    (low, high), wide enough to hold the truth in all changes at once, None for `base` and for a path; and the same as "acc...",
-    accuracy at each run's own validation threshold; "lucky": True where the chance of training is in no interval}.
+    constant score; "ap", "ap_sd" (over trainings, nan for one), "ap_each"; "ap_difference": (estimate, low, high), 95 %,
+    "ap_among": (low, high), wide enough to hold the truth in all changes at once, None for `base` and for a path; and the same
+    as "acc...", accuracy at each run's own validation threshold; "one_training": True where the chance of training is in no
+    interval}.
 
     The error of a difference has two parts: photographs, drawn again and the same on both sides, and training, with one spread
-    for all columns. A path cut in a trained detector ("sdd:PATH") is compared with the same trainings uncut, each with itself.
-    {} without `base`.
+    for all columns (degrees of freedom by Satterthwaite, Biometrics Bulletin 2, 1946). Generators are not drawn, nor validation
+    photographs, of which the threshold comes. A path cut in a trained detector ("sdd:PATH") is compared with the same trainings
+    uncut, each with itself. {} without `base`.
     """
     files = {(name, k): rows for k, run in enumerate(runs) for name, rows in run.items()}
     if not any(name == base for name, _ in files):
@@ -39,8 +41,12 @@ def effects(runs: list[dict[str, list[dict]]], draws: int = 1000, seed: int = 0,
     for metric, scored in (("ap", files), ("acc", called)):
         drawn = mean_draws(scored, draws, np.random.default_rng(seed), metric=WEIGHTED[metric])
         for name, facts in compared(drawn, base).items():
-            found[name] |= {"trainings": facts.pop("trainings"), "lucky": facts.pop("lucky")}
-            found[name] |= {metric + key: value for key, value in facts.items()}
+            found[name] |= {
+                "trainings": len(facts["each"]),
+                "one_training": facts.pop("one_training"),
+                metric: facts.pop("mean"),
+            }
+            found[name] |= {f"{metric}_{key}": value for key, value in facts.items()}
     return found
 
 
@@ -52,13 +58,14 @@ def compared(drawn: dict[tuple[str, int], np.ndarray], base: str) -> dict[str, d
     changes, found = sum(":" not in name for name in each if name != base), {}
     for name, own in trainings.items():
         sd = float(np.std(own, ddof=1)) if len(own) > 1 else float("nan")
-        found[name] = {"trainings": len(own), "": float(np.mean(own)), "_sd": sd, "_each": own}
+        found[name] = {"mean": float(np.mean(own)), "sd": sd, "each": own}
         shift, trained, freedom = against(name, each, base, spread if free else 0.0, free)
         mid, error = float(shift[0]), float(np.hypot(shift[1:].std(), trained))
-        alone, among = (half_width(error, freedom, n) if name != base else 0.0 for n in (1, max(changes, 1)))
+        free_of_all = freedom * (error / trained) ** 4 if trained else np.inf
+        alone, among = (half_width(error, free_of_all, n) if name != base else 0.0 for n in (1, max(changes, 1)))
         no_change = name == base or ":" in name or not freedom
-        found[name] |= {"lucky": not freedom, "_difference": (mid, mid - alone, mid + alone)}
-        found[name]["_among"] = None if no_change else (mid - among, mid + among)
+        found[name] |= {"one_training": not freedom, "difference": (mid, mid - alone, mid + alone)}
+        found[name]["among"] = None if no_change else (mid - among, mid + among)
     return found
 
 
@@ -79,13 +86,25 @@ def mean_ap(rows: list[dict]) -> float:
     return summary[f"mean_ap_{headline(lines)[0]}"]
 
 
-def part_strengths(run: dict[str, list[dict]]) -> tuple[float, float, float]:
-    """How the linear head of a trained SDD weighs its two parts (Eq. 15), from its scores with one of them held at its mean:
-    (AUROC of F_low alone on validation, standard deviation over test of F_low's part of the logit, of T_CLS's)."""
-    F_low, T_CLS = (run[f"{BASE}:{name}"] for name in ("F_low_only", "T_CLS_only"))
-    val = [r for r in F_low if r["split"] == "val"]
-    spreads = [np.std(logit([r["score"] for r in rows if r["split"] == "test"])) for rows in (F_low, T_CLS)]
-    return float(roc_auc_score([r["label"] for r in val], [r["score"] for r in val])), *map(float, spreads)
+def part_strengths(run: dict[str, list[dict]]) -> dict[str, float]:
+    """How the linear head of a trained SDD weighs its two parts (Eq. 15), from its scores with one of them held at its mean or
+    the enhancer shown a flat picture, and so from logits that differ by that part alone. {"F_low", "T_CLS": AUROC on validation
+    of the part alone; "louder": spread of T_CLS's part of the logit on test by that of F_low's; "alike": their correlation
+    there; "without_pixels": that of F_low's part with what is left of it before a flat picture}.
+    """
+    names = {"F_low": f"{BASE}:F_low_only", "T_CLS": f"{BASE}:T_CLS_only", "flat": f"{BASE}:pixels_flat", "whole": BASE}
+    scored = [i for i, row in enumerate(run[BASE]) if all(run[name][i]["score"] is not None for name in names.values())]
+    z = {part: logit(np.clip([run[name][i]["score"] for i in scored], 1e-12, 1 - 1e-12)) for part, name in names.items()}
+    val, test = (np.array([run[BASE][i]["split"] == split for i in scored]) for split in ("val", "test"))
+    y = np.array([run[BASE][i]["label"] for i in scored])
+    F_low, flat = (z["whole"] - z["T_CLS"])[test], (z["flat"] - z["T_CLS"])[test]
+    return {
+        "F_low": float(roc_auc_score(y[val], z["F_low"][val])),
+        "T_CLS": float(roc_auc_score(y[val], z["T_CLS"][val])),
+        "louder": float(z["T_CLS"][test].std() / F_low.std()),
+        "alike": float(np.corrcoef(F_low, z["T_CLS"][test])[0, 1]),
+        "without_pixels": float(np.corrcoef(F_low, flat)[0, 1]),
+    }
 
 
 def decided(rows: list[dict]) -> list[dict]:
@@ -98,7 +117,7 @@ def decided(rows: list[dict]) -> list[dict]:
 def verdict(effect: dict, metric: str = "ap") -> str:
     """What the 95 % interval of an effect says: "better", "worse", "undecided" where it holds 0, "one training" where the
     chance of training is in no interval; "perhaps" before the first two where 0 lies within the interval among all changes."""
-    if effect["lucky"]:
+    if effect["one_training"]:
         return "one training"
     low, high = effect[f"{metric}_difference"][1:]
     word = "better" if low > 0 else "worse" if high < 0 else "undecided"
@@ -111,12 +130,12 @@ def as_text(interval: Interval) -> str:
     return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*interval)
 
 
-def effects_table(found: dict[str, dict], what: dict[str, str], metric: str = "ap", base: str = BASE) -> str:
+def effects_table(found: dict[str, dict], what: dict[str, str], metric: str = "ap") -> str:
     """A line a column, of the mean "ap" or "acc". what: column -> what was changed."""
     heading = metric.upper()
-    body = [["variant", "what is changed", "trainings", heading, "sd", f"{heading} - {base}", "95 % low", "high", ""]]
+    body = [["variant", "what is changed", "trainings", heading, "sd", f"{heading} - SDD", "95 % low", "high", ""]]
     for name, e in found.items():
         sd = "" if np.isnan(e[f"{metric}_sd"]) else e[f"{metric}_sd"]
-        shift = ["", "", "", ""] if name == base else [*(f"{v:+.3f}" for v in e[f"{metric}_difference"]), verdict(e, metric)]
+        shift = ["", "", "", ""] if name == BASE else [*(f"{v:+.3f}" for v in e[f"{metric}_difference"]), verdict(e, metric)]
         body.append([name, what[name], e["trainings"], e[metric], sd, *shift])
     return columns(body, 2)

@@ -78,7 +78,7 @@ def repeat_points(kinds: dict[str, list[tuple[str, int, float, float]]], over: s
     for (kind, points), colour, mark in zip(data.items(), colours, MARKS * len(data), strict=False):
         ax.plot(*points.T, mark, color=colour, ms=5, label=f"{kind}: {len(points)} pairs")
     ax.plot([every.min(), every.max()], [every.min(), every.max()], color="k", lw=0.8)
-    ax.set_xlabel(f"mean AP over {over} generators (N = {photographs} photographs)")
+    ax.set_xlabel(f"mean AP over {over} generators, first training\n(N = {photographs} photographs)")
     ax.set_ylabel("mean AP, same variant and seed trained again")
     ax.set_aspect("equal", "datalim")
     ax.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), frameon=False)

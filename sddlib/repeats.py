@@ -20,12 +20,34 @@ def find_repeats(folder: Path, profile: str) -> dict[str, list[Store]]:
 
 def counted(stores: list[Store], folder: Path, names: list[str], profile: str) -> list[Store]:
     """The stores, and those of a profile in the named folders below `folder`, whose trainings count as more of the same; a
-    folder that is not there has none. All were trained with the same settings, or it is an error."""
+    folder that is not there has none. An error where settings differ."""
+    if isinstance(names, str) or len({*names}) < len(names):
+        raise SDDError(f"{names!r} is no list of different folders; give one such as ['two_cores']")
     repeats = find_repeats(folder, profile) if stores else {}
-    every = [*stores, *(store for name in names for store in repeats.get(name, []))]
-    if len({str(sorted(facts["common"].items())) for store in every for facts in store.facts().values()}) > 1:
-        raise SDDError(f"{shown(folder)} and {', '.join(names)} were trained differently; sweep all with the same settings")
+    every, settings = [*stores, *(store for name in names for store in repeats.get(name, []))], {}
+    for store in every:
+        for name, facts in store.facts().items():
+            known = settings.setdefault((name, store.seed), facts["settings"]), settings.setdefault("", facts["common"])
+            if known != (facts["settings"], facts["common"]):
+                raise SDDError(f"{shown(store.csv)}: {name} was trained with other settings than elsewhere; sweep all alike")
     return every
+
+
+def runs_of(stores: list[Store], manifest: Path) -> list[dict[str, list[dict]]]:
+    """The runs of stores, of the same images. A training that came out as an earlier one to the last digit is left out: it says
+    nothing of chance."""
+    runs, seen, paths = [], set(), None
+    for store in stores:
+        run = store.runs(manifest, 0)
+        for name in [*run]:
+            scores = (name, *(r["score"] for r in run[name]))
+            if (paths := paths or [r["path"] for r in run[name]]) != [r["path"] for r in run[name]]:
+                raise SDDError(f"{shown(store.csv)} holds other images than the stores before it; sweep all on the same")
+            if scores in seen:
+                del run[name]
+            seen.add(scores)
+        runs.append(run)
+    return runs
 
 
 def twice(first: list[Store], again: list[Store], manifest: Path) -> list[tuple[str, int, float, float]]:

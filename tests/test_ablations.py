@@ -23,7 +23,7 @@ from sddlib.interventions import PATHS, interventions, partners
 from sddlib.presets import Preset, get_preset
 from sddlib.profiles import ROOT
 from sddlib.recipes import subset
-from sddlib.repeats import counted, find_repeats, twice, twice_table
+from sddlib.repeats import counted, find_repeats, runs_of, twice, twice_table
 from sddlib.runs import write_json
 from sddlib.weights import load_backbone
 
@@ -218,7 +218,7 @@ def test_a_difference_is_the_mean_over_all_trainings_of_a_variant_minus_that_of_
     assert found["good"]["photographs"] == 20 and found["good"]["chance"] == 0.5 and found["sdd"]["trainings"] == 3
     assert verdict(found["good"]) == verdict(found["good"], "acc") == "better"
     text = effects_table(found, {n: n for n in found})
-    assert re.search(r"good +good +2 .* better", text) and "nan" not in text and "AP - sdd" in text
+    assert re.search(r"good +good +2 .* better", text) and "nan" not in text and "AP - SDD" in text
     assert f"{found['good']['acc_difference'][0]:+.3f}" in effects_table(found, {n: n for n in found}, "acc")
 
 
@@ -228,16 +228,18 @@ def test_an_interval_holds_the_chance_of_photographs_and_that_of_training():
     spread, free = pooled_spread(found[n]["ap_each"] for n in found)
     drawn = mean_draws({(n, k): run[n] for k, run in enumerate(runs) for n in run}, 300, np.random.default_rng(0))
     mine, base = (np.mean([drawn[n, k] for k in range(3)], 0) for n in ("good", "sdd"))
-    error = np.hypot(np.std((mine - base)[1:]), spread * np.sqrt(2 / 3))
+    trained = spread * np.sqrt(2 / 3)
+    error = np.hypot(np.std((mine - base)[1:]), trained)
     mid, low, high = found["good"]["ap_difference"]
-    assert free == 6 and (high - low) / 2 == pytest.approx(stats.t.ppf(0.975, 6) * error) == half_width(error, 6)
+    df = 6 * (error / trained) ** 4  # Satterthwaite, with the photographs' part known
+    assert free == 6 and (high - low) / 2 == pytest.approx(stats.t.ppf(0.975, df) * error) == half_width(error, df)
     least, most = found["good"]["ap_among"]
-    assert (most - least) / 2 == pytest.approx(stats.t.ppf(1 - 0.05 / 4, 6) * error)
+    assert (most - least) / 2 == pytest.approx(stats.t.ppf(1 - 0.05 / 4, df) * error)
     assert (least + most) / 2 == pytest.approx(mid)
     alone = effects(runs[:1], draws=300)["good"]
     photographs = np.std((drawn["good", 0] - drawn["sdd", 0])[1:])
     assert alone["ap_difference"][2] - alone["ap_difference"][0] == pytest.approx(1.96 * photographs, rel=1e-3)
-    assert alone["lucky"] and alone["ap_among"] is None and verdict(alone) == "one training"
+    assert alone["one_training"] and alone["ap_among"] is None and verdict(alone) == "one training"
 
 
 def test_a_cut_path_is_held_against_the_same_training_uncut():
@@ -246,11 +248,11 @@ def test_a_cut_path_is_held_against_the_same_training_uncut():
     found = effects(runs, draws=100)
     each = [level(run["sdd:cut"]) - level(run["sdd"]) for run in runs]
     mid, low, high = found["sdd:cut"]["ap_difference"]
-    assert mid == pytest.approx(np.mean(each)) and found["sdd:cut"]["ap_among"] is None and not found["sdd:cut"]["lucky"]
+    assert mid == pytest.approx(np.mean(each)) and found["sdd:cut"]["ap_among"] is None and not found["sdd:cut"]["one_training"]
     apart = effects([{n.replace(":", "_"): rows for n, rows in run.items()} for run in runs], draws=100)["sdd_cut"]
     assert apart["ap_difference"][0] == pytest.approx(mid)
     assert high - low < 0.3 * (apart["ap_difference"][2] - apart["ap_difference"][1])
-    assert effects(runs[:1], draws=50)["sdd:cut"]["lucky"]
+    assert effects(runs[:1], draws=50)["sdd:cut"]["one_training"]
 
 
 def test_a_comparison_can_start_from_another_variant():
@@ -301,11 +303,11 @@ def test_verdicts_need_the_whole_interval_on_one_side_alone_and_among_all_change
     spans = ((0.1, 0.01, 0.2), (-0.1, -0.2, -0.01), (0.1, -0.01, 0.2))
     among = {None: "", (-0.3, -0.001): "", (0.001, 0.3): "", (-0.3, 0.3): "perhaps "}
     for together, before in among.items():
-        told = [verdict({"lucky": False, "ap_difference": d, "ap_among": together}) for d in spans]
+        told = [verdict({"one_training": False, "ap_difference": d, "ap_among": together}) for d in spans]
         assert told == [f"{before}better", f"{before}worse", "undecided"]
-    effect = {"lucky": False, "acc_difference": spans[0], "ap_among": (0.01, 0.2), "acc_among": (-0.1, 0.2)}
+    effect = {"one_training": False, "acc_difference": spans[0], "ap_among": (0.01, 0.2), "acc_among": (-0.1, 0.2)}
     assert verdict(effect, "acc") == "perhaps better"
-    assert verdict({"lucky": True, "ap_difference": spans[0], "ap_among": None}) == "one training"
+    assert verdict({"one_training": True, "ap_difference": spans[0], "ap_among": None}) == "one training"
 
 
 def test_the_spread_of_training_is_taken_from_all_groups_and_its_interval_is_students():
@@ -321,13 +323,32 @@ def test_the_spread_of_training_is_taken_from_all_groups_and_its_interval_is_stu
     assert spread_of_one(rng.normal(0, 0.02, 20_000) - rng.normal(0, 0.02, 20_000)) == pytest.approx(0.02, rel=0.02)
 
 
-def test_parts_of_the_logit_are_told_from_scores_with_the_other_part_held():
-    rng, F_low, T_CLS = np.random.default_rng(0), scores(1, 0), scores(1, 1)
-    for rows, weight in ((F_low, -0.5), (T_CLS, 3.0)):
-        for r in rows:
-            r["score"] = float(1 / (1 + np.exp(-weight * (r["label"] + rng.normal(0, 0.01)))))
-    auroc, quiet, loud = part_strengths({"sdd:F_low_only": F_low, "sdd:T_CLS_only": T_CLS})
-    assert auroc == 0 and loud / quiet == pytest.approx(6, rel=0.01) and quiet == pytest.approx(0.5 * 0.433, rel=0.02)
+def test_parts_of_the_logit_are_told_from_scores_with_one_part_held():
+    """A head that adds T_CLS's part and a quiet F_low's, which is the same negated, a fifth of it pixels."""
+    rng, run = np.random.default_rng(0), {n: scores(1, 0) for n in ("sdd", *(f"sdd:{p}" for p in PATHS))}
+    for i, r in enumerate(run["sdd"]):
+        T_CLS = 3.0 * (r["label"] + rng.normal(0, 0.2))
+        tokens, pixels = -0.25 * T_CLS, rng.normal(0, 0.1)
+        z = {"sdd": T_CLS + tokens + pixels, "sdd:T_CLS_only": T_CLS + 1, "sdd:F_low_only": tokens + pixels - 2}
+        z |= {"sdd:pixels_flat": T_CLS + tokens + 0.3, "sdd:D_s_swapped": 0.0}
+        for name, value in z.items():
+            run[name][i]["score"] = float(1 / (1 + np.exp(-value)))
+    found = part_strengths(run)
+    assert found["T_CLS"] > 0.99 and found["F_low"] < 0.01 and found["alike"] < -0.95 and 0.95 < found["without_pixels"] < 1
+    assert found["louder"] == pytest.approx(4, rel=0.1)
+    run["sdd"][0]["score"] = None  # a picture that could not be read
+    run["sdd:F_low_only"][1]["score"] = 1.0  # which no logit can be of
+    assert all(np.isfinite(v) for v in part_strengths(run).values())
+
+
+def test_degrees_of_freedom_count_for_the_chance_of_training_alone():
+    """Where training hardly moves AP, its few degrees of freedom must not widen the interval of the photographs."""
+    runs = [{"sdd": scores(0.5, 0), "good": scores(1.0, 9)}, {"sdd": scores(0.5, 0), "good": scores(1.0, 9)}]
+    runs[1]["good"][-1]["score"] *= 0.999
+    found = effects(runs, draws=300)["good"]
+    alone = effects(runs[:1], draws=300)["good"]
+    width, of_photographs = (e["ap_difference"][2] - e["ap_difference"][1] for e in (found, alone))
+    assert width == pytest.approx(of_photographs, rel=0.05)
 
 
 # --- repeats
@@ -363,9 +384,17 @@ def test_repeated_trainings_are_found_paired_and_counted(tmp_path):
     assert twice_table({"same": pairs[1:]}).splitlines()[1].split() == ["same", "1", "lora", "0"]
     every = counted(first, tmp_path, ["again", "absent"], "mini")
     assert [[*store.facts()] for store in every] == [["sdd", "lora"], ["sdd"], ["sdd", "lora"], ["sdd"]]
-    with pytest.raises(SDDError, match="were trained differently"):
+    runs = runs_of(every, MANIFEST)
+    assert [[*run] for run in runs] == [["sdd", "lora"], ["sdd"], ["sdd"], ["sdd"]]  # LoRA came out the same
+    with pytest.raises(SDDError, match="sdd was trained with other settings than elsewhere"):
         counted(first, tmp_path, ["longer"], "mini")
+    for wrong in ("again", ["again", "again"]):
+        with pytest.raises(SDDError, match="is no list of different folders"):
+            counted(first, tmp_path, wrong, "mini")
     assert counted([], tmp_path, ["again"], "mini") == []
+    few = put(tmp_path / "few", 3, {"sdd": rows(0.2)[:-1]})
+    with pytest.raises(SDDError, match="holds other images than the stores before it"):
+        runs_of([*first, few], MANIFEST)
 
 
 # --- interventions

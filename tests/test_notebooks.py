@@ -101,7 +101,7 @@ def test_claims_are_proved_and_figures_interpreted(path):
     for cell, after in zip(cells, cells[1:], strict=False):
         if "save_figure" in cell.source:
             assert after.cell_type == "markdown" and re.search(r"\bnot\b|nothing", after.source)
-    assert any("## Findings" in c.source for c in cells[-4:]) and "**Limits.**" in cells[-1].source
+    assert any("## Findings" in c.source for c in cells[-5:]) and "**Limits.**" in cells[-1].source
 
 
 def test_backend_is_left_to_the_notebook():
