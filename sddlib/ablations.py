@@ -158,13 +158,35 @@ class Store:
         if foreign := [p for p in paths if p not in known]:
             raise SDDError(f"{shown(self.csv)}: {foreign[0]} is not in {manifest.name}; sweep again on this benchmark")
         facts = self.facts()
+        if columns and not facts:
+            raise SDDError(f"{shown(self.csv)} has no {self.json.name} beside it that says how it was made; sweep again")
         if len({json.dumps(f["common"], sort_keys=True) for f in facts.values()}) > 1:
             raise SDDError(f"{shown(self.csv)} holds variants that were trained differently; sweep all with the same settings")
         return {
-            name: [{"path": p, **known[p], "score": float(t) if t else None} for p, t in zip(paths, texts, strict=True)]
+            name: [{"path": p, **known[p], "score": self.score(name, p, t)} for p, t in zip(paths, texts, strict=True)]
             for name, texts in columns.items()
             if name.split(":")[0] in facts
         }
+
+    def score(self, column: str, path: str, text: str) -> float:
+        """A score of the file; what is none, or missing, is an error that names it."""
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not 0 <= value <= 1:
+            raise SDDError(f"{shown(self.csv)}: {column} has {text!r} for {path}, which is no score in 0..1; sweep it again")
+        return value
+
+    def refuse_others(self, names: list[str], common: dict) -> None:
+        """An error where variants that stay here were trained with other settings: in one store they could not be compared."""
+        for name, facts in self.facts().items():
+            for n in (n for n in common if name not in names and facts["common"].get(n) != common[n]):
+                was = facts["common"].get(n)
+                raise SDDError(
+                    f"{shown(self.json)} holds {name} trained with {n} {was!r}, this sweep has {common[n]!r}; "
+                    f"give -p {n}={was} or another --out"
+                )
 
 
 def find_stores(folder: Path, profile: str) -> list[Store]:
@@ -182,12 +204,14 @@ def sweep(names: list[str], seeds: list[int], profile: str, overrides: dict, fol
     check_overrides(overrides, [TEMPLATE])
     if clash := [n for n in overrides if n in VARIED]:
         raise SDDError(f"parameter {clash[0]} is what a sweep sets; name variants and seeds, and sizes in a profile")
-    made = 0
+    made, values = 0, parameters_of(next(iter(VARIANTS)), 0, profile, overrides)
+    for store in find_stores(folder, profile):  # before hours go into what could not be kept
+        store.refuse_others(check_variants(names) if store.seed in seeds else [], common_of(values))
     for seed in seeds:
         store = Store(folder, profile, seed)
         for name in check_variants(names):
             values = parameters_of(name, seed, profile, overrides)
-            if store.facts().get(name, {}).get("settings") == settings_of(values):
+            if store.facts().get(name, {}).get("settings") == settings_of(values) and name in store.columns()[1]:
                 say(f"{name}, seed {seed}: is there")
                 continue
             with alone_at(work, f"{name}-seed{seed}"):
@@ -208,5 +232,9 @@ def make(name: str, values: dict, run_dir: Path, banks: Path, say) -> tuple[dict
         for p in sorted((run_dir / "scores").glob("*.csv"), key=lambda p: (p.stem != "scores", p.stem))
     }
     facts = read_json(run_dir / "metrics" / f"{TEMPLATE}.json")
-    common = {n: v for n, v in values.items() if n not in VARIED}
-    return scores, {"settings": settings_of(values), "common": common, **facts, "versions": versions()}
+    return scores, {"settings": settings_of(values), "common": common_of(values), **facts, "versions": versions()}
+
+
+def common_of(values: dict) -> dict:
+    """The parameters that all variants of a sweep share."""
+    return {n: v for n, v in values.items() if n not in VARIED}

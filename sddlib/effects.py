@@ -4,6 +4,7 @@ import numpy as np
 from scipy.special import logit
 from sklearn.metrics import roc_auc_score
 
+from . import SDDError
 from .chance import half_width, pooled_spread
 from .evaluate import headline, table
 from .intervals import WEIGHTED, Interval, mean_draws
@@ -19,8 +20,8 @@ def effects(runs: list[dict[str, list[dict]]], draws: int = 1000, seed: int = 0,
 
     runs: one dict a seed and machine, column -> rows of scores, of the same images; what is compared are the means over all
     trainings of a column. {"over": "unseen" or "seen", "trainings", "photographs" of the test split, "chance": AP of a
-    constant score; "ap", "ap_sd" (over trainings, nan for one), "ap_each"; "ap_difference": (estimate, low, high), 95 %,
-    "ap_among": (low, high), wide enough to hold the truth in all changes at once, None for `base` and for a path; and the same
+    constant score; "ap", "ap_sd" (over trainings, nan for one), "ap_each" (run -> AP); "ap_difference": (estimate, low, high),
+    95 %; "ap_among": (low, high), wide enough to hold the truth in all changes at once, None for `base` and for a path; and the same
     as "acc...", accuracy at each run's own validation threshold; "one_training": True where the chance of training is in no
     interval}.
 
@@ -29,9 +30,13 @@ def effects(runs: list[dict[str, list[dict]]], draws: int = 1000, seed: int = 0,
     photographs, of which the threshold comes. A path cut in a trained detector ("sdd:PATH") is compared with the same trainings
     uncut, each with itself. {} without `base`.
     """
+    if draws < 20:
+        raise SDDError(f"{draws} draws of photographs say nothing of their chance; give 20 or more, better 1000")
     files = {(name, k): rows for k, run in enumerate(runs) for name, rows in run.items()}
     if not any(name == base for name, _ in files):
         return {}
+    if alone := [name for name, k in files if ":" in name and (name.split(":")[0], k) not in files]:
+        raise SDDError(f"{alone[0]} is there without the scores of its detector uncut; sweep it again")
     lines = table(next(iter(files.values())))[0]
     over, chosen = headline(lines)
     photos = len({r["photo"] for r in next(iter(files.values())) if r["split"] == "test"})
@@ -53,12 +58,13 @@ def effects(runs: list[dict[str, list[dict]]], draws: int = 1000, seed: int = 0,
 def compared(drawn: dict[tuple[str, int], np.ndarray], base: str) -> dict[str, dict]:
     """Of every column the mean over its trainings and its difference to `base`. drawn: (column, run) -> of `mean_draws`."""
     each = {name: {k: v for (n, k), v in drawn.items() if n == name} for name, _ in drawn}
-    trainings = {name: [float(v[0]) for v in by_run.values()] for name, by_run in each.items()}
-    spread, free = pooled_spread(own for name, own in trainings.items() if ":" not in name)
+    trainings = {name: {k: float(v[0]) for k, v in by_run.items()} for name, by_run in each.items()}
+    spread, free = pooled_spread(by_run.values() for name, by_run in trainings.items() if ":" not in name)
     changes, found = sum(":" not in name for name in each if name != base), {}
-    for name, own in trainings.items():
+    for name, by_run in trainings.items():
+        own = list(by_run.values())
         sd = float(np.std(own, ddof=1)) if len(own) > 1 else float("nan")
-        found[name] = {"mean": float(np.mean(own)), "sd": sd, "each": own}
+        found[name] = {"mean": float(np.mean(own)), "sd": sd, "each": by_run}
         shift, trained, freedom = against(name, each, base, spread if free else 0.0, free)
         mid, error = float(shift[0]), float(np.hypot(shift[1:].std(), trained))
         free_of_all = freedom * (error / trained) ** 4 if trained else np.inf

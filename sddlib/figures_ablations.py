@@ -49,7 +49,7 @@ def name_axes(fig, found: dict[str, dict], axis: str, title: str) -> None:
 def path_bars(found: dict[str, dict], what: dict[str, str], title: str):
     """AP of the trained detector whole and with one path cut or misled: the mean, and a dot a training. found: of `effects`;
     what: column -> label, in order. Data: {label: AP of each training}."""
-    kept = {what[n]: found[n]["ap_each"] for n in what if n in found}
+    kept = {what[n]: list(found[n]["ap_each"].values()) for n in what if n in found}
     fig, ax = plt.subplots(figsize=(7, 0.35 * len(kept) + 1.1))
     at = np.arange(len(kept))
     ax.barh(at, [np.mean(each) for each in kept.values()], 0.6, color=["k", *[NEUTRAL] * (len(kept) - 1)])

@@ -33,21 +33,22 @@ def counted(stores: list[Store], folder: Path, names: list[str], profile: str) -
     return every
 
 
-def runs_of(stores: list[Store], manifest: Path) -> list[dict[str, list[dict]]]:
-    """The runs of stores, of the same images. A training that came out as an earlier one to the last digit is left out: it says
-    nothing of chance."""
-    runs, seen, paths = [], set(), None
+def runs_of(stores: list[Store], manifest: Path) -> tuple[list[dict[str, list[dict]]], list[str]]:
+    """(runs of the stores, of the same images; what was left out). A training that came out as an earlier one to the last digit
+    is left out, with its paths: it says nothing of chance."""
+    runs, left_out, seen, paths = [], [], set(), None
     for store in stores:
         run = store.runs(manifest, 0)
-        for name in [*run]:
+        for name in [n for n in run if ":" not in n]:
             scores = (name, *(r["score"] for r in run[name]))
             if (paths := paths or [r["path"] for r in run[name]]) != [r["path"] for r in run[name]]:
                 raise SDDError(f"{shown(store.csv)} holds other images than the stores before it; sweep all on the same")
             if scores in seen:
-                del run[name]
+                run = {column: rows for column, rows in run.items() if column.split(":")[0] != name}
+                left_out.append(f"{name}, seed {store.seed}")
             seen.add(scores)
         runs.append(run)
-    return runs
+    return runs, left_out
 
 
 def twice(first: list[Store], again: list[Store], manifest: Path) -> list[tuple[str, int, float, float]]:

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -111,21 +112,58 @@ def test_a_killed_sweep_goes_on_where_it_stood(called, tmp_path):
     assert run_sweep(["sdd", "lora", "no_sts"], [0], tmp_path) == 0
 
 
-def test_a_variant_is_made_again_for_other_settings_and_replaces_its_old_columns_only(called, tmp_path):
+def changed(monkeypatch, name: str) -> None:
+    """From here on a variant means something else: its settings differ, and those that all share do not."""
+    monkeypatch.setitem(VARIANTS, name, replace(VARIANTS[name], fields={"lora_dropout": 0.1}))
+
+
+def test_a_variant_is_made_again_for_other_settings_and_replaces_its_old_columns_only(called, tmp_path, monkeypatch):
     run_sweep(["sdd", "lora"], [0], tmp_path)
     store = Store(tmp_path / "store", "smoke", 0)
     before = store.columns()[1]
     assert list(before) == ["sdd", *(f"sdd:{n}" for n in sorted(PATHS)), "lora"]
-    assert run_sweep(["sdd"], [0], tmp_path, epochs=2) == 1
+    changed(monkeypatch, "sdd")
+    assert run_sweep(["sdd"], [0], tmp_path) == 1
     after = store.columns()[1]
-    assert after["lora"] == before["lora"] and after["sdd"] != before["sdd"] and set(after) == set(before)
+    assert after["lora"] == before["lora"] and set(after) == set(before) and len(called) == 3
+
+
+def test_a_sweep_that_would_mix_settings_is_refused_before_anything_is_trained(called, tmp_path):
+    run_sweep(["sdd", "lora"], [0], tmp_path)
+    kept = Store(tmp_path / "store", "smoke", 0).csv.read_bytes()
+    with pytest.raises(
+        SDDError, match=r"holds lora trained with epochs \d+, this sweep has 2; give -p epochs=\d+ or another --out"
+    ):
+        run_sweep(["sdd"], [0], tmp_path, epochs=2)
+    with pytest.raises(SDDError, match=r"holds \w+ trained with limit 2, this sweep has 1; give -p limit=2 or another"):
+        run_sweep(["sdd"], [3], tmp_path, limit=1)
+    assert Store(tmp_path / "store", "smoke", 0).csv.read_bytes() == kept and len(called) == 2
+    assert run_sweep(["sdd", "lora"], [0], tmp_path, epochs=2) == 2  # nothing stays that was trained otherwise
 
 
 def test_variants_that_were_trained_differently_are_not_compared(called, tmp_path):
     run_sweep(["sdd", "lora"], [0], tmp_path)
-    run_sweep(["sdd"], [0], tmp_path, epochs=2)
+    store = Store(tmp_path / "store", "smoke", 0)
+    facts = store.facts()
+    write_json(store.json, facts | {"sdd": facts["sdd"] | {"common": facts["sdd"]["common"] | {"epochs": 9}}})
     with pytest.raises(SDDError, match="holds variants that were trained differently"):
-        Store(tmp_path / "store", "smoke", 0).runs(MANIFEST, 2)
+        store.runs(MANIFEST, 2)
+
+
+def test_broken_stores_are_said_to_be(called, tmp_path):
+    run_sweep(["sdd", "lora"], [0], tmp_path)
+    store = Store(tmp_path / "store", "smoke", 0)
+    header, first, *others = store.csv.read_text().splitlines()
+    for text in ("1.5", "nan", "abc", ""):
+        row = ",".join([*first.split(",")[:-1], text])
+        store.csv.write_text("\n".join([header, row, *others]) + "\n")
+        with pytest.raises(SDDError, match=f"lora has '{text}' for .*, which is no score in 0..1; sweep it again"):
+            store.runs(MANIFEST, 2)
+    store.csv.write_text("\n".join(line.rpartition(",")[0] for line in (header, first, *others)) + "\n")
+    assert run_sweep(["sdd", "lora"], [0], tmp_path) == 1  # what has facts and no scores is not there
+    store.json.unlink()
+    with pytest.raises(SDDError, match="has no smoke_seed0.json beside it that says how it was made"):
+        store.runs(MANIFEST, 2)
 
 
 def test_a_variant_replaced_by_a_killed_call_counts_as_not_made(called, tmp_path, monkeypatch):
@@ -138,9 +176,10 @@ def test_a_variant_replaced_by_a_killed_call_counts_as_not_made(called, tmp_path
             raise KeyboardInterrupt
         original(path, value)
 
+    changed(monkeypatch, "lora")
     monkeypatch.setattr(ablations, "write_json", killed)
     with pytest.raises(KeyboardInterrupt):
-        run_sweep(["lora"], [0], tmp_path, epochs=2)
+        run_sweep(["lora"], [0], tmp_path)
     assert set(store.facts()) == {"sdd"}
 
 
@@ -180,7 +219,7 @@ def test_stored_scores_come_back_with_what_the_manifest_says(called, tmp_path):
     with pytest.raises(SDDError, match="is not in manifest.csv"):
         store.runs(MANIFEST, 1)
     with pytest.raises(SDDError, match="holds other images than this sweep scores"):
-        run_sweep(["sdd"], [3], tmp_path, limit=1)
+        store.add("sdd", {"sdd": [{"path": "other.webp", "score": 0.5}]}, {})
 
 
 # --- effects
@@ -210,7 +249,7 @@ def test_a_difference_is_the_mean_over_all_trainings_of_a_variant_minus_that_of_
         for metric, key in (("ap", "mean_ap_unseen"), ("acc", "mean_acc_unseen")):
             each = [level(run[name], key) for run in of]
             base = np.mean([level(run["sdd"], key) for run in runs])
-            assert found[name][f"{metric}_each"] == pytest.approx(each) and found[name]["trainings"] == len(of)
+            assert list(found[name][f"{metric}_each"].values()) == pytest.approx(each) and found[name]["trainings"] == len(of)
             assert found[name][f"{metric}_difference"][0] == pytest.approx(np.mean(each) - base)
             assert found[name][metric] - found["sdd"][metric] == pytest.approx(np.mean(each) - base)
     assert found["good"]["acc_sd"] == pytest.approx(np.std([level(r["good"], "mean_acc_unseen") for r in runs[:2]], ddof=1))
@@ -225,7 +264,7 @@ def test_a_difference_is_the_mean_over_all_trainings_of_a_variant_minus_that_of_
 def test_an_interval_holds_the_chance_of_photographs_and_that_of_training():
     runs = [{"sdd": scores(0.5, k), "good": scores(1.0, k + 9), "other": scores(1.0, k + 5)} for k in range(3)]
     found = effects(runs, draws=300)
-    spread, free = pooled_spread(found[n]["ap_each"] for n in found)
+    spread, free = pooled_spread(found[n]["ap_each"].values() for n in found)
     drawn = mean_draws({(n, k): run[n] for k, run in enumerate(runs) for n in run}, 300, np.random.default_rng(0))
     mine, base = (np.mean([drawn[n, k] for k in range(3)], 0) for n in ("good", "sdd"))
     trained = spread * np.sqrt(2 / 3)
@@ -259,7 +298,7 @@ def test_a_comparison_can_start_from_another_variant():
     runs = [{"sdd": scores(0.5, k), "good": scores(3.0, k)} for k in (0, 1)]
     one, other = effects(runs, draws=50), effects(runs, draws=50, base="good")
     assert other["sdd"]["ap_difference"] == pytest.approx([-one["good"]["ap_difference"][i] for i in (0, 2, 1)])
-    assert effects(runs, draws=5, base="absent") == {}
+    assert effects(runs, draws=20, base="absent") == {}
 
 
 def test_where_training_held_every_generator_effects_are_over_these():
@@ -268,7 +307,7 @@ def test_where_training_held_every_generator_effects_are_over_these():
     }
     found = effects([seen], draws=50)
     summary = table(seen["good"])[1]
-    assert found["good"]["over"] == "seen" and effects([{"sdd": scores(1, 0)}], draws=5)["sdd"]["over"] == "unseen"
+    assert found["good"]["over"] == "seen" and effects([{"sdd": scores(1, 0)}], draws=20)["sdd"]["over"] == "unseen"
     assert "over seen generators" in effect_bars(found, {"good": "any"}, verdict, "")[0].axes[0].get_xlabel()
     assert "over seen generators" in path_bars(found, {"good": "whole"}, "")[0].axes[0].get_xlabel()
     assert (found["good"]["ap"], found["good"]["acc"]) == pytest.approx((summary["mean_ap_seen"], summary["mean_acc_seen"]))
@@ -292,7 +331,14 @@ def test_nothing_written_on_the_figures_is_cut_off():
             box = text.get_window_extent()
             assert box.width and fig.bbox.containsx(box.x0) and fig.bbox.containsx(box.x1), text.get_text()
     assert figures[0][1]["lora"] == (*found["lora"]["ap_difference"], *found["lora"]["ap_among"])
-    assert figures[2][1]["as trained"] == found["sdd"]["ap_each"]
+    assert figures[2][1]["as trained"] == list(found["sdd"]["ap_each"].values())
+
+
+def test_too_few_draws_and_paths_without_their_detector_are_refused():
+    with pytest.raises(SDDError, match="5 draws of photographs say nothing of their chance; give 20 or more"):
+        effects([{"sdd": scores(1, 0)}], draws=5)
+    with pytest.raises(SDDError, match="sdd:cut is there without the scores of its detector uncut"):
+        effects([{"sdd": scores(1, 0)}, {"sdd:cut": scores(1, 0)}], draws=20)
 
 
 def test_without_sdd_there_is_nothing_to_compare_with():
@@ -367,7 +413,9 @@ def test_repeated_trainings_are_found_paired_and_counted(tmp_path):
 
     def rows(shift: float) -> list[dict]:
         paths = [str(s.path.relative_to(MANIFEST.parent)) for s in samples]
-        return [{"path": p, "score": float(rng.uniform() + shift * s.label)} for p, s in zip(paths, samples, strict=True)]
+        return [
+            {"path": p, "score": float(rng.uniform() / 2 + shift * s.label / 2)} for p, s in zip(paths, samples, strict=True)
+        ]
 
     same = rows(0.5)
     first = [put(tmp_path, 0, {"sdd": rows(0.2), "lora": same}), put(tmp_path, 1, {"sdd": rows(0.2)})]
@@ -384,7 +432,8 @@ def test_repeated_trainings_are_found_paired_and_counted(tmp_path):
     assert twice_table({"same": pairs[1:]}).splitlines()[1].split() == ["same", "1", "lora", "0"]
     every = counted(first, tmp_path, ["again", "absent"], "mini")
     assert [[*store.facts()] for store in every] == [["sdd", "lora"], ["sdd"], ["sdd", "lora"], ["sdd"]]
-    runs = runs_of(every, MANIFEST)
+    runs, left_out = runs_of(every, MANIFEST)
+    assert left_out == ["lora, seed 0"]
     assert [[*run] for run in runs] == [["sdd", "lora"], ["sdd"], ["sdd"], ["sdd"]]  # LoRA came out the same
     with pytest.raises(SDDError, match="sdd was trained with other settings than elsewhere"):
         counted(first, tmp_path, ["longer"], "mini")

@@ -406,7 +406,7 @@ def test_table_of_the_ablations_and_what_is_said_of_it_are_those_of_the_kept_sco
     manifest = ROOT / "data" / "manifest.csv"
     stores, again = ablations.find_stores(ablations.STORE, "mini"), repeats.find_repeats(ablations.STORE, "mini")
     every = repeats.counted(stores, ablations.STORE, ["again", "two_cores"], "mini")
-    runs = repeats.runs_of(every, manifest)
+    runs, _ = repeats.runs_of(every, manifest)
     found = effects.effects(runs)
     facts = {name: [s.facts()[name] for s in every if name in s.facts()] for name in ablations.VARIANTS}
     ratios = {name: [f["D_s_fake"] / f["D_s_real"] for f in those if "D_s_real" in f] for name, those in facts.items()}
@@ -418,11 +418,11 @@ def test_table_of_the_ablations_and_what_is_said_of_it_are_those_of_the_kept_sco
     alike, pixels = ([abs(part[key]) for part in parts] for key in ("alike", "without_pixels"))
     pairs = {kind: repeats.twice(stores, those, manifest) for kind, those in again.items()}
     change = {kind: [b - a for *_, a, b in those if a != b] for kind, those in pairs.items()}
-    spread, _ = chance.pooled_spread(found[name]["ap_each"] for name in ablations.VARIANTS)
+    spread, _ = chance.pooled_spread(found[name]["ap_each"].values() for name in ablations.VARIANTS)
     known = [name for name in ratios if ratios[name]]
     rank = stats.spearmanr([np.mean(ratios[n]) for n in known], [found[n]["ap"] for n in known])
     trained_twice = [(a, b) for name, _, a, b in pairs["again"] if name == "sdd"]
-    cut = {n: np.subtract(found[f"sdd:{n}"]["ap_each"], found["sdd"]["ap_each"]) for n in interventions.PATHS}
+    cut = {n: np.subtract(*(list(found[m]["ap_each"].values()) for m in (f"sdd:{n}", "sdd"))) for n in interventions.PATHS}
     said = " ".join(text.split())
     for words in (
         f"{sum(len(s.facts()) for s in every)} trainings",
