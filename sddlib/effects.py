@@ -21,9 +21,9 @@ def effects(runs: list[dict[str, list[dict]]], draws: int = 1000, seed: int = 0,
     runs: one dict a seed and machine, column -> rows of scores, of the same images; what is compared are the means over all
     trainings of a column. {"over": "unseen" or "seen", "trainings", "photographs" of the test split, "chance": AP of a
     constant score; "ap", "ap_sd" (over trainings, nan for one), "ap_each" (run -> AP); "ap_difference": (estimate, low, high),
-    95 %; "ap_among": (low, high), wide enough to hold the truth in all changes at once, None for `base` and for a path; and the same
-    as "acc...", accuracy at each run's own validation threshold; "one_training": True where the chance of training is in no
-    interval}.
+    95 %; "ap_among": (low, high), wide enough to hold the truth in all changes at once, None for `base` and for a path; and the
+    same as "acc...", accuracy at each run's own validation threshold; "one_training": True where the chance of training is in
+    no interval}.
 
     The error of a difference has two parts: photographs, drawn again and the same on both sides, and training, with one spread
     for all columns (degrees of freedom by Satterthwaite, Biometrics Bulletin 2, 1946). Generators are not drawn, nor validation
