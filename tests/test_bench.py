@@ -35,25 +35,8 @@ def test_training_and_scoring_do_not_get_in_each_others_way():
 def test_bench_prints_every_ratio(capsys, monkeypatch):
     monkeypatch.setitem(PRESETS, "release", get_preset("release", M=300, width=64))  # as every size here, for time
     monkeypatch.setattr(bench_growth, "SIZES", (256, 512))
-    assert (
-        bench.main(
-            [
-                "--backbone",
-                "tiny",
-                "--image-size",
-                "64",
-                "--batch",
-                "2",
-                "--pairs",
-                "1",
-                "--tokens",
-                "20000",
-                "--precision",
-                "bfloat16",
-            ]
-        )
-        == 0
-    )
+    arguments = "--backbone tiny --image-size 64 --batch 2 --pairs 1 --tokens 20000 --precision bfloat16"
+    assert bench.main(arguments.split()) == 0
     said = capsys.readouterr().out
     for preset in ("paper", "release"):
         assert re.search(rf"{preset}: SDD training step / LoRA-CLIP \+ linear head: \d+\.\d\d", said)

@@ -27,7 +27,7 @@ from sddlib.baselines.standing import same_order, standing, title
 from sddlib.data import data_hash, read_manifest
 from sddlib.evaluate import read_scores, table, write_csv
 from sddlib.grids import read_grid
-from sddlib.presets import get_preset
+from sddlib.presets import Preset, get_preset
 from sddlib.profiles import all_parameters, check_overrides, parse_overrides, read_json
 from sddlib.report import NAMES
 
@@ -393,6 +393,9 @@ def test_table_of_the_baselines_is_that_of_the_kept_scores():
 ABLATIONS_TITLE = "### What each part adds (Table 4, Fig. 5 and beyond; profile `mini`, run here)"
 
 
+BANKS = {"sdd": "minus random tokens", "bank_noise": "minus random ones", "bank_none": "none at all"}
+
+
 def ablation_row(name: str, e: dict, ratios: list[float]) -> list[str]:
     """A line of the README's table from `effects` and the readings of D_s, fakes by reals, of a variant's trainings."""
     shifts = [effects.as_text(e[f"{metric}_difference"]) for metric in ("ap", "acc")]
@@ -414,8 +417,13 @@ def test_table_of_the_ablations_and_what_is_said_of_it_are_those_of_the_kept_sco
     rows = [ablation_row(name, found[name], ratios[name]) for name in ablations.VARIANTS]
     assert [row for row in table_rows(text) if row[0] != "variant"] == rows
     parts = [effects.part_strengths(run) for run in runs if "sdd:F_low_only" in run]
-    wrong = [part["F_low"] < 0.5 for part in parts]
-    alike, pixels = ([abs(part[key]) for part in parts] for key in ("alike", "without_pixels"))
+    right = [part["alike"] for part in parts if part["F_low"] > 0.5]
+    wholes = found["sdd"]["ap_each"].values()
+    below = [(part["alike"], ap) for part, ap in zip(parts, wholes, strict=True) if part["F_low"] < 0.5]
+    against, levels = (", ".join(texts) for texts in zip(*[(f"{a:.2f}", f"{ap:.3f}") for a, ap in below], strict=True))
+    pixels, louder = ([part[key] for part in parts] for key in ("without_pixels", "louder"))
+    banks = effects.effects(runs, base="no_sts")
+    dev = [np.mean([f["dev_ap"] for f in facts[name]]) for name in ("dropout_0.8", "sdd")]
     pairs = {kind: repeats.twice(stores, those, manifest) for kind, those in again.items()}
     change = {kind: [b - a for *_, a, b in those if a != b] for kind, those in pairs.items()}
     spread, _ = chance.pooled_spread(found[name]["ap_each"].values() for name in ablations.VARIANTS)
@@ -431,8 +439,14 @@ def test_table_of_the_ablations_and_what_is_said_of_it_are_those_of_the_kept_sco
             f"{path}: median {np.median(cut[n]):+.3f}, {(cut[n] < 0).sum()} of {len(parts)} fell"
             for n, path in interventions.PATHS.items()
         ),
-        f"correlation {min(a for a, w in zip(alike, wrong, strict=True) if not w):.2f} to {max(alike):.2f}",
-        f"in {sum(wrong)} F_low ranks fakes below reals",
+        f"fakes above reals in {len(right)}",
+        f"correlation {min(right):.2f} to {max(right):.2f}; in {len(below)} it ranks them below",
+        f"({against}; AP of the whole {levels}, the lowest of all)",
+        f"{min(louder):.1f} to {max(louder):.1f} times",
+        *(f"{words} {effects.as_text(banks[n]['ap_difference'])}" for n, words in BANKS.items()),
+        f"+{-found['lora']['ap_difference'][0]:.3f} AP [{-found['lora']['ap_difference'][2]:+.3f}, ",
+        f"+{-found['lora']['acc_difference'][0]:.3f} [{-found['lora']['acc_difference'][2]:+.3f}, ",
+        f"last four blocks alone, {found['blocks_4']['ap_difference'][0]:+.3f} AP",
         f"correlation {min(pixels):.3f} to {max(pixels):.3f}",
         f"rank correlation {rank.statistic:+.2f} over {len(known)} variants",
         f"gave {', '.join(f'{b:.3f}' for _, b in trained_twice)} after {', '.join(f'{a:.3f}' for a, _ in trained_twice)}",
@@ -440,5 +454,7 @@ def test_table_of_the_ablations_and_what_is_said_of_it_are_those_of_the_kept_sco
         f"{spread:.3f} among the trainings of a variant",
     ):
         assert words in said, words
+    assert min(wholes) in [ap for _, ap in below]
+    assert "AP {:.3f} on dev (three trainings) against {:.3f} (twelve)".format(*dev) in inspect.getsource(Preset)
     one, other = trained_twice[1]
     assert f"gave mean AP {one:.3f} and {other:.3f}" in " ".join(README.split())
